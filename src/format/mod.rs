@@ -1,0 +1,58 @@
+//! Quantization formats: one zero-sized type per GGUF type, one file per family.
+//!
+//! A format says only what is its own: its block as it lies in the file, `dequantize` (the oracle for everything
+//! else), `quantize`, and `codes`: how a block becomes small integers with a scale and a minimum per group. Kernels,
+//! packing, tests and benches follow from that.
+
+use crate::kernel::Tile;
+use bytemuck::Pod;
+
+/// The integer view of one block, as a kernel wants it: `w = d · scale · (code − BIAS) − dmin · min`.
+///
+/// `BIAS` is a constant of the format's [`Tile`]. Only the first `BLOCK` codes and the first `BLOCK / GROUP` scales and
+/// mins mean anything; a tile without group scales reads none of them.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct BlockCodes {
+    /// Unsigned codes in the order of the weights.
+    pub codes: [u8; 256],
+    /// Integer scale of each group.
+    pub scales: [i16; 16],
+    /// Integer minimum of each group.
+    pub mins: [i16; 16],
+    /// Bits of the block's scale: an f16 in the low half or an f32, as the tile says.
+    pub d: u32,
+    /// Bits of the f16 that multiplies the mins (in a tile of 32-blocks: added as it is).
+    pub dmin: u32,
+}
+
+impl Default for BlockCodes {
+    fn default() -> Self {
+        BlockCodes { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0, dmin: 0 }
+    }
+}
+
+/// A quantization format: a zero-sized type that knows its block and how to read and write it.
+pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
+    /// The name as GGUF spells it, for example `Q4_K`.
+    const NAME: &'static str;
+    /// Weights in a block: 32 or 256 (1 for the float formats).
+    const BLOCK: usize;
+    /// A block as it lies in the file: no padding, alignment 1, so that it can be read at any address.
+    type Block: Pod;
+    /// The layout class that the kernels run this format in.
+    type Tile: Tile;
+
+    /// Writes the `BLOCK` weights of `block` to `out`, bit for bit as ggml does.
+    ///
+    /// `out` has exactly `BLOCK` elements.
+    fn dequantize(block: &Self::Block, out: &mut [f32]);
+
+    /// Quantizes a whole row, byte for byte as ggml does; `row.len() == blocks.len() * BLOCK`.
+    ///
+    /// `importance`, where given, holds one weight per column (as long as `row`): an importance matrix's row.
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [Self::Block]);
+
+    /// Writes the integer view of `block`. Float formats never see this call.
+    fn codes(block: &Self::Block, out: &mut BlockCodes);
+}

@@ -1,0 +1,1 @@
+//! The GGUF file format: a borrowing reader that trusts nothing, and a writer.

@@ -1,0 +1,18 @@
+//! CPU kernels for quantized LLM weights.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+pub mod error;
+pub mod executor;
+pub mod format;
+pub mod gguf;
+pub mod kernel;
+pub mod simd;
+
+pub use error::{Error, Result};
+pub use executor::{Executor, Serial};
+pub use format::QuantBlock;
+pub use simd::Level;
