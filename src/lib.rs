@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+pub mod activation;
 pub mod error;
 pub mod executor;
 pub mod format;
@@ -12,6 +13,7 @@ pub mod gguf;
 pub mod kernel;
 pub mod simd;
 
+pub use activation::{Activations, Kinds};
 pub use error::{Error, Result};
 pub use executor::{Executor, Serial};
 pub use format::QuantBlock;

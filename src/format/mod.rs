@@ -24,11 +24,13 @@ pub struct BlockCodes {
     pub d: u32,
     /// Bits of the f16 that multiplies the mins (in a tile of 32-blocks: added as it is).
     pub dmin: u32,
+    /// So that `d` starts 32 readable bytes, which kernels interleave at once.
+    pad: [u32; 6],
 }
 
 impl Default for BlockCodes {
     fn default() -> Self {
-        BlockCodes { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0, dmin: 0 }
+        BlockCodes { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0, dmin: 0, pad: [0; 6] }
     }
 }
 

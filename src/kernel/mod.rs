@@ -1,5 +1,31 @@
 //! Tiles (packed layouts), packing and the drivers for decode and prefill. Nothing here names a format.
+//!
+//! A weight matrix is cut into *panels* of 16 rows, whose codes are interleaved so that SIMD lanes are rows. A packed
+//! panel is a sequence of tiles, one for each block of k, in the order in which they are read: group scales and minima,
+//! block scales, codes in bit planes ([`planes`]). Decode (m = 1) unpacks it in registers. Prefill *expands* a chunk of k of
+//! a few panels once into a scratch that stays in the caches (bytes, f32 scales), whether from a packed panel or from 16
+//! rows of native blocks, and runs a register tile of rows × columns of x over it.
+//!
+//! Sums of code products are exact integers, and the f32 sum over blocks runs in increasing k for every row alone, so
+//! the result has the same bits whatever the instruction set, the batch, the threads or the storage.
 
+mod driver;
+mod flat;
+mod float;
+mod inputs;
+mod output;
+mod planes;
+mod shared;
+mod superblock;
 mod tile;
 
+pub(crate) use driver::{Job, Operand, Weights};
+pub(crate) use inputs::Inputs;
+pub(crate) use output::Output;
+pub(crate) use shared::SharedMut;
 pub use tile::{FlatTile, FloatTile, SuperTile, Tile};
+
+/// Panels of 16 rows that hold `n` rows.
+pub(crate) const fn panels_of(n: usize) -> usize {
+    n.div_ceil(crate::simd::PANEL_ROWS)
+}

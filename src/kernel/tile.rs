@@ -1,7 +1,15 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
+use super::driver::Job;
+use crate::{QuantBlock, activation::Kinds, format::BlockCodes};
+use core::ops::Range;
+
 /// A layout class: how codes, scales and minima of 16 rows lie interleaved, and the arithmetic over them.
-pub trait Tile: Copy + core::fmt::Debug + Send + Sync + 'static {
+///
+/// Formats choose one of [`FlatTile`], [`SuperTile`] and [`FloatTile`]; there are no others.
+pub trait Tile: sealed::Sealed + Copy + core::fmt::Debug + Send + Sync + 'static {
+    /// Weights of a row in a block.
+    const BLOCK: usize;
     /// Bits of a stored code.
     const BITS: u32;
     /// What is subtracted from the unsigned code.
@@ -10,6 +18,38 @@ pub trait Tile: Copy + core::fmt::Debug + Send + Sync + 'static {
     const GROUP: usize;
     /// Whether groups (or 32-blocks) have a minimum.
     const MIN: bool;
+    /// The form of the activations that the kernels multiply by.
+    const KINDS: Kinds;
+    /// The kernel's name without the instruction set: `flat4`, `super6x16`, …
+    const KERNEL: &'static str;
+    /// Bytes of one packed block of 16 rows.
+    const TILE_BYTES: usize;
+
+    /// Multiplies the rows of `panels` (of 16 rows) by all of x.
+    #[doc(hidden)]
+    fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>);
+
+    /// Packs one block of 16 rows (fewer in the last panel; the rest becomes zeros).
+    #[doc(hidden)]
+    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]);
+
+    /// The integer view of one row of a packed block: what [`Tile::pack`] was given.
+    #[doc(hidden)]
+    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes);
+
+    /// The weights of one row of a packed block, bit for bit as the format's `dequantize` gives them.
+    #[doc(hidden)]
+    fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<const BITS: u32, const BIAS: i32, const MIN: bool> Sealed for super::FlatTile<BITS, BIAS, MIN> {}
+    impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32, const SCALE_BIAS: i32, const MIN: bool>
+        Sealed for super::SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+    {
+    }
+    impl<const BITS: u32, const EXPONENT_BITS: u32> Sealed for super::FloatTile<BITS, EXPONENT_BITS> {}
 }
 
 /// Blocks of 32 with an f16 scale and, with `MIN`, an f16 minimum that is added: `w = d·(code − BIAS) + m`.
@@ -30,35 +70,57 @@ pub struct SuperTile<
     const MIN: bool,
 >;
 
-/// Floating-point weights of `BITS` bits, interleaved as they are.
+/// Floating-point weights of `BITS` bits, `EXPONENT_BITS` of them the exponent, interleaved as they are.
 #[derive(Debug, Clone, Copy)]
-pub struct FloatTile<const BITS: u32>;
+pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 
-impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, BIAS, MIN> {
-    const BITS: u32 = BITS;
-    const BIAS: i32 = BIAS;
-    const GROUP: usize = 32;
-    const MIN: bool = MIN;
-}
+/// What a scratch block of 16 rows and the integer microkernels over it are, for one tile class.
+pub(super) trait IntTile: Tile {
+    /// One block of 16 rows with codes as bytes and scales as the microkernel wants them.
+    type Expanded: Copy;
 
-impl<
-    const BITS: u32,
-    const BIAS: i32,
-    const GROUP: usize,
-    const SCALE_BITS: u32,
-    const SCALE_BIAS: i32,
-    const MIN: bool,
-> Tile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
-{
-    const BITS: u32 = BITS;
-    const BIAS: i32 = BIAS;
-    const GROUP: usize = GROUP;
-    const MIN: bool = MIN;
-}
+    /// Expands a packed block.
+    ///
+    /// # Safety
+    /// `tile` points to `TILE_BYTES` readable bytes, `out` to a writable block.
+    unsafe fn expand_packed<I: crate::simd::Isa>(isa: I, tile: *const u8, out: *mut Self::Expanded);
 
-impl<const BITS: u32> Tile for FloatTile<BITS> {
-    const BITS: u32 = BITS;
-    const BIAS: i32 = 0;
-    const GROUP: usize = 1;
-    const MIN: bool = false;
+    /// Expands a block of 16 rows from its integer view.
+    ///
+    /// # Safety
+    /// `out` points to a writable block.
+    unsafe fn expand_codes<I: crate::simd::Isa>(
+        isa: I,
+        rows: &[BlockCodes; 16],
+        out: *mut Self::Expanded,
+    );
+
+    /// The register tile over expanded panels: `MR` registers of rows from `panels` on (`stride` blocks apart), `NR`
+    /// columns of x from `column` on, `blocks` blocks from `block` on, added to `out`.
+    ///
+    /// # Safety
+    /// The panels are expanded and the columns, blocks and outputs inside their arrays.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn multiply_expanded<I: crate::simd::Isa, const MR: usize, const NR: usize>(
+        isa: I,
+        panels: *const Self::Expanded,
+        stride: usize,
+        x: &super::Inputs<'_>,
+        column: usize,
+        blocks: Range<usize>,
+        acc: [[I::F; NR]; MR],
+    ) -> [[I::F; NR]; MR];
+
+    /// Decode: one packed panel times column `column` of x over all of k, in registers.
+    ///
+    /// # Safety
+    /// `panel` points to `blocks` tiles, the column is inside x, and `16` floats at `out` are writable.
+    unsafe fn multiply_packed<I: crate::simd::Isa>(
+        isa: I,
+        panel: *const u8,
+        blocks: usize,
+        x: &super::Inputs<'_>,
+        column: usize,
+        out: *mut f32,
+    );
 }

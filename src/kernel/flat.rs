@@ -1,0 +1,290 @@
+//! Blocks of 32 with a float scale (and minimum): `y += (Σ(code − BIAS)·x)·d·dx [+ m·(dx·Σx)]` per block.
+
+use super::{
+    Inputs,
+    driver::{self, Job},
+    planes::{UNIT_CODES, UNIT_STEPS, pack_unit, unit_bytes, unpack_code, unpack_unit},
+    tile::{FlatTile, IntTile, Tile},
+};
+use crate::{
+    QuantBlock,
+    activation::Kinds,
+    format::BlockCodes,
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+};
+use core::{array::from_fn, ops::Range};
+
+/// A block of 16 rows, ready to multiply.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Expanded {
+    codes: [u8; UNIT_STEPS * VECTOR_BYTES],
+    d: [f32; PANEL_ROWS],
+    m: [f32; PANEL_ROWS],
+}
+
+/// Bytes of 16 f16.
+const HALVES_BYTES: usize = PANEL_ROWS * 2;
+
+/// The bias that is left for the sums once the instruction set has centred 8-bit codes itself.
+pub(super) const fn remaining_bias<I: Isa>(bits: u32, bias: i32) -> i32 {
+    if bits == 8 && I::CENTERS_8BIT { bias - 128 } else { bias }
+}
+
+/// `bias · neg_sum` in every lane, where `neg_sum` lies at `at`.
+///
+/// # Safety
+/// 4 bytes at `at` are readable.
+#[inline(always)]
+pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
+    if bias == 0 {
+        return isa.splat(0);
+    }
+    // SAFETY: the caller vouches for `at`.
+    let neg_sum = unsafe { isa.broadcast(at.cast()) };
+    if bias > 0 && bias.count_ones() == 1 {
+        isa.shl(neg_sum, bias.trailing_zeros())
+    } else {
+        isa.mul(neg_sum, isa.splat(bias))
+    }
+}
+
+impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
+    const CODES_BYTES: usize = unit_bytes(BITS);
+
+    /// One block's product added to the sums: the float part that decode and prefill share.
+    ///
+    /// # Safety
+    /// `x` holds column `column + NR − 1` and block `block`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize>(
+        isa: I,
+        x: &Inputs<'_>,
+        column: usize,
+        block: usize,
+        w: impl Fn(usize, usize) -> I::V,
+        d: [I::F; MR],
+        m: [I::F; MR],
+        acc: &mut [[I::F; NR]; MR],
+    ) {
+        let blocks = x.k / UNIT_CODES;
+        // SAFETY: every index is (column + j) of m and `block` of k / 32, which the caller vouches for.
+        unsafe {
+            let at: [usize; NR] = from_fn(
+                #[inline(always)]
+                |j| (column + j) * blocks + block,
+            );
+            let codes: [*const u8; NR] = from_fn(
+                #[inline(always)]
+                |j| x.codes.as_ptr().add(at[j] * UNIT_CODES).cast(),
+            );
+            let init: [I::V; NR] = from_fn(
+                #[inline(always)]
+                |j| biased(isa, remaining_bias::<I>(BITS, BIAS), x.neg_sums.as_ptr().add(at[j])),
+            );
+            let sums = isa.dot::<BITS, UNIT_STEPS, MR, NR>(
+                init,
+                w,
+                #[inline(always)]
+                |step, j| isa.broadcast(codes[j].add(step * 4)),
+            );
+            for j in 0..NR {
+                let dx = isa.splat_f32(*x.d.as_ptr().add(at[j]));
+                for i in 0..MR {
+                    let mut term = isa.mul_f32(isa.mul_f32(isa.to_f32(sums[i][j]), d[i]), dx);
+                    if MIN {
+                        let d_sum = isa.splat_f32(*x.d_sums.as_ptr().add(at[j]));
+                        term = isa.add_f32(term, isa.mul_f32(m[i], d_sum));
+                    }
+                    acc[i][j] = isa.add_f32(acc[i][j], term);
+                }
+            }
+        }
+    }
+}
+
+impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, BIAS, MIN> {
+    const BLOCK: usize = UNIT_CODES;
+    const BITS: u32 = BITS;
+    const BIAS: i32 = BIAS;
+    const GROUP: usize = UNIT_CODES;
+    const MIN: bool = MIN;
+    const KINDS: Kinds = Kinds::BLOCK32;
+    const KERNEL: &'static str = match (BITS, MIN) {
+        (4, false) => "flat4",
+        (4, true) => "flat4-min",
+        (5, false) => "flat5",
+        (5, true) => "flat5-min",
+        (8, false) => "flat8",
+        _ => "flat",
+    };
+    const TILE_BYTES: usize = unit_bytes(BITS) + HALVES_BYTES * (1 + MIN as usize);
+
+    fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>) {
+        driver::multiply_int::<F, Self>(job, panels);
+    }
+
+    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
+        let codes = driver::codes_of::<F>(rows);
+        let (unit, scales) = out.split_at_mut(Self::CODES_BYTES);
+        pack_unit(BITS, |row| &codes[row].codes[..UNIT_CODES], unit);
+        for (row, block) in codes.iter().enumerate() {
+            scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
+            if MIN {
+                scales[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
+            }
+        }
+    }
+
+    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
+        let (unit, scales) = tile.split_at(Self::CODES_BYTES);
+        for (i, code) in out.codes[..UNIT_CODES].iter_mut().enumerate() {
+            *code = unpack_code(BITS, unit, row, i);
+        }
+        let half = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]) as u32;
+        out.d = half(row * 2);
+        out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
+    }
+
+    fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {
+        let mut block = BlockCodes::default();
+        Self::unpack_row(tile, row, &mut block);
+        let [d, m] = [block.d, block.dmin].map(|bits| half::f16::from_bits(bits as u16).to_f32_const());
+        for (out, &code) in out.iter_mut().zip(&block.codes) {
+            let w = (code as i32 - BIAS) as f32 * d;
+            *out = if MIN { w + m } else { w };
+        }
+    }
+}
+
+impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BITS, BIAS, MIN> {
+    type Expanded = Expanded;
+
+    #[inline(always)]
+    unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
+        // SAFETY: reads stay inside the tile, writes inside the expanded block.
+        unsafe {
+            let scales = tile.add(Self::CODES_BYTES);
+            for r in 0..I::REGISTERS {
+                let rows = r * I::LANES;
+                let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
+                for (step, v) in codes.into_iter().enumerate() {
+                    isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + rows * 4), v);
+                }
+                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), isa.load_f16(scales.add(rows * 2)));
+                if MIN {
+                    let m = isa.load_f16(scales.add(HALVES_BYTES + rows * 2));
+                    isa.store_f32((&raw mut (*out).m).cast::<f32>().add(rows), m);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; PANEL_ROWS], out: *mut Expanded) {
+        // SAFETY: 32 bytes follow each field read, writes stay inside the expanded block.
+        unsafe {
+            let stride = size_of::<BlockCodes>();
+            isa.interleave_rows((&raw const rows[0].codes).cast(), stride, (&raw mut (*out).codes).cast());
+            let mut scales = [0u8; UNIT_STEPS * VECTOR_BYTES];
+            isa.interleave_rows((&raw const rows[0].d).cast(), stride, scales.as_mut_ptr());
+            for r in 0..I::REGISTERS {
+                let rows = r * I::LANES;
+                let d = isa.widen_f16(isa.load(scales.as_ptr().add(rows * 4)));
+                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), d);
+                if MIN {
+                    let m = isa.widen_f16(isa.load(scales.as_ptr().add(VECTOR_BYTES + rows * 4)));
+                    isa.store_f32((&raw mut (*out).m).cast::<f32>().add(rows), m);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize>(
+        isa: I,
+        panels: *const Expanded,
+        stride: usize,
+        x: &Inputs<'_>,
+        column: usize,
+        blocks: Range<usize>,
+        mut acc: [[I::F; NR]; MR],
+    ) -> [[I::F; NR]; MR] {
+        for (at, block) in blocks.enumerate() {
+            // SAFETY: the caller vouches for the panels and for x.
+            unsafe {
+                let panel: [*const Expanded; MR] = from_fn(
+                    #[inline(always)]
+                    |i| panels.add(i / I::REGISTERS * stride + at),
+                );
+                let rows = |i: usize| i % I::REGISTERS * I::LANES;
+                let d = from_fn(
+                    #[inline(always)]
+                    |i| isa.load_f32((&raw const (*panel[i]).d).cast::<f32>().add(rows(i))),
+                );
+                let m = if MIN {
+                    from_fn(
+                        #[inline(always)]
+                        |i| isa.load_f32((&raw const (*panel[i]).m).cast::<f32>().add(rows(i))),
+                    )
+                } else {
+                    d
+                };
+                Self::accumulate::<I, MR, NR>(
+                    isa,
+                    x,
+                    column,
+                    block,
+                    #[inline(always)]
+                    |step, i| isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4)),
+                    d,
+                    m,
+                    &mut acc,
+                );
+            }
+        }
+        acc
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_packed<I: Isa>(
+        isa: I,
+        panel: *const u8,
+        blocks: usize,
+        x: &Inputs<'_>,
+        column: usize,
+        out: *mut f32,
+    ) {
+        // 16 registers are the most that a panel takes (one lane each).
+        let mut acc = [[[isa.splat_f32(0.0)]]; PANEL_ROWS];
+        for block in 0..blocks {
+            // SAFETY: the caller vouches for the tiles and for x.
+            unsafe {
+                let tile = panel.add(block * Self::TILE_BYTES);
+                let scales = tile.add(Self::CODES_BYTES);
+                for (r, acc) in acc.iter_mut().enumerate().take(I::REGISTERS) {
+                    let rows = r * I::LANES;
+                    let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
+                    let d = isa.load_f16(scales.add(rows * 2));
+                    let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
+                    Self::accumulate::<I, 1, 1>(
+                        isa,
+                        x,
+                        column,
+                        block,
+                        #[inline(always)]
+                        |step, _| codes[step],
+                        [d],
+                        [m],
+                        acc,
+                    );
+                }
+            }
+        }
+        for (r, acc) in acc.iter().enumerate().take(I::REGISTERS) {
+            // SAFETY: the caller vouches for 16 floats.
+            unsafe { isa.store_f32(out.add(r * I::LANES), acc[0][0]) };
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Products in f32: float formats, and every format over f32 activations.
+//!
+//! Weights are dequantized for a chunk of k of one panel at a time (never a whole matrix), interleaved, and multiplied by
+//! all columns of x. A row's sum runs over k in order, each product rounded before it is added.
+
+use super::{
+    Output, Weights,
+    driver::{Job, Operand},
+    tile::{FloatTile, Tile},
+};
+use crate::{
+    QuantBlock,
+    activation::Kinds,
+    format::BlockCodes,
+    simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+};
+use core::ops::Range;
+
+/// Columns of W in a chunk: a multiple of every block, and with its interleaved copy 32 KiB.
+const CHUNK: usize = 256;
+
+/// A chunk of 16 rows.
+#[repr(C, align(64))]
+struct Rows([[f32; CHUNK]; PANEL_ROWS]);
+
+/// A chunk of 16 rows, lanes of rows.
+#[repr(C, align(64))]
+struct Interleaved([[f32; PANEL_ROWS]; CHUNK]);
+
+/// Multiplies the rows of `panels` by `values` (`[m, k]`), whatever the format.
+pub(super) fn multiply<F: QuantBlock>(job: &Job<'_>, values: &[f32], panels: Range<usize>) {
+    job.level.dispatch(FloatTask::<F> { job, values, panels, marker: core::marker::PhantomData });
+}
+
+struct FloatTask<'a, F> {
+    job: &'a Job<'a>,
+    values: &'a [f32],
+    panels: Range<usize>,
+    marker: core::marker::PhantomData<F>,
+}
+
+impl<F: QuantBlock> IsaTask for FloatTask<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (k, m) = (self.job.k, self.job.m());
+        let mut rows = Rows([[0.0; CHUNK]; PANEL_ROWS]);
+        let mut interleaved = [const { Interleaved([[0.0; PANEL_ROWS]; CHUNK]) }; 2];
+        let mut panel = self.panels.start;
+        while panel < self.panels.end {
+            let panels = I::PANELS.min(self.panels.end - panel);
+            let valid = self.job.rows_in(panel, panels);
+            let mut start = 0;
+            loop {
+                let chunk = start..k.min(start + CHUNK);
+                for (p, out) in interleaved.iter_mut().enumerate().take(I::PANELS) {
+                    self.dequantize(panel + p.min(panels - 1), chunk.clone(), &mut rows);
+                    for step in (0..chunk.len()).step_by(8) {
+                        // SAFETY: CHUNK is a multiple of 8: 32 bytes in each row, 8 vectors at `out`.
+                        unsafe {
+                            let from = (&raw const rows.0[0]).cast::<u8>().add(step * 4);
+                            isa.interleave_rows(from, CHUNK * 4, (&raw mut out.0[step]).cast());
+                        }
+                    }
+                }
+                let mut kernel = FloatKernel {
+                    panels: &interleaved,
+                    x: self.values,
+                    k,
+                    column: 0,
+                    chunk: chunk.clone(),
+                    rows: valid,
+                    y: self.job.y,
+                    row: panel * PANEL_ROWS,
+                };
+                while kernel.column < m {
+                    // SAFETY: columns and rows are inside x and y, and these rows of y are this task's.
+                    kernel.column += unsafe { isa.register_tile(m - kernel.column, &mut kernel) };
+                }
+                start = chunk.end;
+                if start >= k {
+                    break;
+                }
+            }
+            panel += panels;
+        }
+    }
+}
+
+impl<F: QuantBlock> FloatTask<'_, F> {
+    /// The chunk's weights of 16 rows.
+    #[inline(always)]
+    fn dequantize(&self, panel: usize, chunk: Range<usize>, out: &mut Rows) {
+        let blocks = chunk.start / F::BLOCK..chunk.end / F::BLOCK;
+        match self.job.weights {
+            Weights::Native(native) => {
+                for (row, out) in out.0.iter_mut().enumerate() {
+                    let blocks = &self.job.native_row::<F>(native, panel, row)[blocks.clone()];
+                    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(F::BLOCK)) {
+                        F::dequantize(block, out);
+                    }
+                }
+            }
+            Weights::Packed(packed) => {
+                let tile_bytes = F::Tile::TILE_BYTES;
+                let tiles = self.job.packed_panel(packed, panel, self.job.k / F::BLOCK * tile_bytes);
+                for (row, out) in out.0.iter_mut().enumerate() {
+                    for (block, out) in blocks.clone().zip(out.chunks_exact_mut(F::BLOCK)) {
+                        F::Tile::dequantize_packed(&tiles[block * tile_bytes..][..tile_bytes], row, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct FloatKernel<'a> {
+    panels: &'a [Interleaved; 2],
+    x: &'a [f32],
+    k: usize,
+    column: usize,
+    chunk: Range<usize>,
+    rows: usize,
+    y: Output,
+    row: usize,
+}
+
+impl RegisterTile for FloatKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I) {
+        // SAFETY: the driver vouches for columns and rows; steps are below CHUNK.
+        unsafe {
+            let y = self.y.at(self.column, self.row);
+            let mut acc = y.load::<I, MR, NR>(isa, self.rows, self.chunk.start == 0);
+            let x: [*const f32; NR] = core::array::from_fn(
+                #[inline(always)]
+                |j| self.x.as_ptr().add((self.column + j) * self.k + self.chunk.start),
+            );
+            let w = self.panels.as_ptr().cast::<f32>();
+            for step in 0..self.chunk.len() {
+                let weights: [I::F; MR] = core::array::from_fn(
+                    #[inline(always)]
+                    |i| {
+                        let panel = w.add(i / I::REGISTERS * CHUNK * PANEL_ROWS);
+                        isa.load_f32(panel.add(step * PANEL_ROWS + i % I::REGISTERS * I::LANES))
+                    },
+                );
+                for j in 0..NR {
+                    let xs = isa.splat_f32(*x[j].add(step));
+                    for i in 0..MR {
+                        acc[i][j] = isa.add_f32(acc[i][j], isa.mul_f32(weights[i], xs));
+                    }
+                }
+            }
+            y.store::<I, MR, NR>(isa, self.rows, acc);
+        }
+    }
+}
+
+impl<const BITS: u32, const EXPONENT_BITS: u32> FloatTile<BITS, EXPONENT_BITS> {
+    const BYTES: usize = BITS as usize / 8;
+
+    /// A weight from its little-endian bytes.
+    #[inline(always)]
+    fn widen(bytes: &[u8]) -> f32 {
+        match (bytes, EXPONENT_BITS) {
+            (&[a, b], 5) => half::f16::from_le_bytes([a, b]).to_f32_const(),
+            (&[a, b], _) => f32::from_le_bytes([0, 0, a, b]),
+            (&[a, b, c, d], _) => f32::from_le_bytes([a, b, c, d]),
+            _ => 0.0,
+        }
+    }
+}
+
+impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONENT_BITS> {
+    const BLOCK: usize = 1;
+    const BITS: u32 = BITS;
+    const BIAS: i32 = 0;
+    const GROUP: usize = 1;
+    const MIN: bool = false;
+    const KINDS: Kinds = Kinds::F32;
+    const KERNEL: &'static str = match (BITS, EXPONENT_BITS) {
+        (32, _) => "f32",
+        (16, 5) => "f16",
+        (16, 8) => "bf16",
+        _ => "float",
+    };
+    const TILE_BYTES: usize = BITS as usize / 8 * PANEL_ROWS;
+
+    fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>) {
+        if let Operand::F32 { values, .. } = job.x {
+            multiply::<F>(job, values, panels);
+        }
+    }
+
+    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
+        for (block, out) in rows.iter().zip(out.chunks_exact_mut(Self::BYTES)) {
+            out.copy_from_slice(bytemuck::bytes_of(block));
+        }
+    }
+
+    fn unpack_row(_: &[u8], _: usize, _: &mut BlockCodes) {}
+
+    #[inline(always)]
+    fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {
+        out[0] = Self::widen(&tile[row * Self::BYTES..][..Self::BYTES]);
+    }
+}
+
+const _: () = assert!(VECTOR_BYTES == PANEL_ROWS * size_of::<f32>());

@@ -1,0 +1,88 @@
+//! Where a register tile's sums live between chunks of k: in y itself.
+
+use crate::simd::Isa;
+
+/// y as the tasks of one matmul share it: `[m, stride]`, each task writing rows of W that are its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Element (0, 0).
+    pub y: *mut f32,
+    /// Elements from one row of y to the next.
+    pub stride: usize,
+}
+
+// SAFETY: tasks write disjoint columns; the matmul call holds the `&mut` borrow for as long as they run.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// The tile whose first element is (`column` of x, `row` of W).
+    ///
+    /// # Safety
+    /// The element is inside y.
+    pub unsafe fn at(self, column: usize, row: usize) -> Output {
+        // SAFETY: the caller vouches for the element.
+        Output { y: unsafe { self.y.add(column * self.stride + row) }, stride: self.stride }
+    }
+
+    /// The sums so far, or zeros where `first`.
+    ///
+    /// # Safety
+    /// `NR` rows of `rows` elements (at most `MR · LANES`) are inside y.
+    #[inline(always)]
+    pub unsafe fn load<I: Isa, const MR: usize, const NR: usize>(
+        self,
+        isa: I,
+        rows: usize,
+        first: bool,
+    ) -> [[I::F; NR]; MR] {
+        let mut acc = [[isa.splat_f32(0.0); NR]; MR];
+        if first {
+            return acc;
+        }
+        for j in 0..NR {
+            // SAFETY: only the first `rows` elements of each row are touched.
+            unsafe {
+                let row = self.y.add(j * self.stride);
+                if rows >= MR * I::LANES {
+                    for i in 0..MR {
+                        acc[i][j] = isa.load_f32(row.add(i * I::LANES));
+                    }
+                } else {
+                    let mut part = [0.0f32; 64];
+                    core::ptr::copy_nonoverlapping(row, part.as_mut_ptr(), rows);
+                    for i in 0..MR {
+                        acc[i][j] = isa.load_f32(part.as_ptr().add(i * I::LANES));
+                    }
+                }
+            }
+        }
+        acc
+    }
+
+    /// Writes the sums back.
+    ///
+    /// # Safety
+    /// As [`Output::load`].
+    #[inline(always)]
+    pub unsafe fn store<I: Isa, const MR: usize, const NR: usize>(self, isa: I, rows: usize, acc: [[I::F; NR]; MR]) {
+        for j in 0..NR {
+            // SAFETY: only the first `rows` elements of each row are touched.
+            unsafe {
+                let row = self.y.add(j * self.stride);
+                if rows >= MR * I::LANES {
+                    for i in 0..MR {
+                        isa.store_f32(row.add(i * I::LANES), acc[i][j]);
+                    }
+                } else {
+                    let mut part = [0.0f32; 64];
+                    for i in 0..MR {
+                        isa.store_f32(part.as_mut_ptr().add(i * I::LANES), acc[i][j]);
+                    }
+                    core::ptr::copy_nonoverlapping(part.as_ptr(), row, rows);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! AVX2 with F16C: eight lanes, bytes multiplied by `vpmaddubsw`.
+//!
+//! `vpmaddubsw` adds two u8 × i8 products into an i16 that saturates, so codes of b bits may be summed in i16 only while
+//! 2·(2ᵇ − 1)·127 per step stays below 2¹⁵: 8 steps of 4-bit codes, 4 of 5 bits, 2 of 6 bits. 8-bit codes are centred
+//! (`code − 128`) and multiplied as magnitude × signed activation. 64 MACs of 8 rows × 8 codes of 4 bits cost, in the
+//! middle of a group, 2 `vpmaddubsw` + 2 `vpaddw`; the multiplies are the limit on Zen (2 pipes) as on Intel (2 ports).
+
+use super::{
+    Level,
+    isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+    vectorize_with,
+};
+use core::arch::x86_64::*;
+
+pulp::simd_type! {
+    /// The proof that this CPU has AVX2 and F16C.
+    #[allow(missing_docs)]
+    pub struct Avx2 {
+        pub sse: "sse",
+        pub sse2: "sse2",
+        pub sse3: "sse3",
+        pub ssse3: "ssse3",
+        pub sse4_1: "sse4.1",
+        pub sse4_2: "sse4.2",
+        pub popcnt: "popcnt",
+        pub avx: "avx",
+        pub avx2: "avx2",
+        pub bmi1: "bmi1",
+        pub bmi2: "bmi2",
+        pub lzcnt: "lzcnt",
+        pub f16c: "f16c",
+    }
+}
+
+/// Steps whose i16 sums cannot saturate, for unsigned codes of `bits`.
+const fn steps_in_i16(bits: u32) -> usize {
+    match bits {
+        0..=4 => 8,
+        5 => 4,
+        6 => 2,
+        _ => 1,
+    }
+}
+
+/// Transposes 8 × 8 lanes.
+#[inline(always)]
+fn transpose(_: Avx2, r: [__m256i; 8]) -> [__m256i; 8] {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let a = [
+            _mm256_unpacklo_epi32(r[0], r[1]),
+            _mm256_unpackhi_epi32(r[0], r[1]),
+            _mm256_unpacklo_epi32(r[2], r[3]),
+            _mm256_unpackhi_epi32(r[2], r[3]),
+            _mm256_unpacklo_epi32(r[4], r[5]),
+            _mm256_unpackhi_epi32(r[4], r[5]),
+            _mm256_unpacklo_epi32(r[6], r[7]),
+            _mm256_unpackhi_epi32(r[6], r[7]),
+        ];
+        let b = [
+            _mm256_unpacklo_epi64(a[0], a[2]),
+            _mm256_unpackhi_epi64(a[0], a[2]),
+            _mm256_unpacklo_epi64(a[1], a[3]),
+            _mm256_unpackhi_epi64(a[1], a[3]),
+            _mm256_unpacklo_epi64(a[4], a[6]),
+            _mm256_unpackhi_epi64(a[4], a[6]),
+            _mm256_unpacklo_epi64(a[5], a[7]),
+            _mm256_unpackhi_epi64(a[5], a[7]),
+        ];
+        [
+            _mm256_permute2x128_si256::<0x20>(b[0], b[4]),
+            _mm256_permute2x128_si256::<0x20>(b[1], b[5]),
+            _mm256_permute2x128_si256::<0x20>(b[2], b[6]),
+            _mm256_permute2x128_si256::<0x20>(b[3], b[7]),
+            _mm256_permute2x128_si256::<0x31>(b[0], b[4]),
+            _mm256_permute2x128_si256::<0x31>(b[1], b[5]),
+            _mm256_permute2x128_si256::<0x31>(b[2], b[6]),
+            _mm256_permute2x128_si256::<0x31>(b[3], b[7]),
+        ]
+    }
+}
+
+/// [`Isa::interleave_rows`] for both x86 levels: two 8 × 8 transposes.
+///
+/// # Safety
+/// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
+#[inline(always)]
+pub(super) unsafe fn interleave_rows(isa: Avx2, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+    for half in 0..2 {
+        // SAFETY: rows and output as the caller vouches; the token proves AVX2.
+        unsafe {
+            let rows = rows.add(half * 8 * stride_bytes);
+            let r = core::array::from_fn(#[inline(always)] |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()));
+            for (step, v) in transpose(isa, r).into_iter().enumerate() {
+                _mm256_storeu_si256(out.add(step * VECTOR_BYTES + half * 32).cast(), v);
+            }
+        }
+    }
+}
+
+impl Avx2 {
+    /// Walks a group's steps; `flush` takes the i16 sums whenever one more step could saturate them.
+    #[inline(always)]
+    fn sum_steps<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        w: impl Fn(usize, usize) -> __m256i,
+        x: impl Fn(usize, usize) -> __m256i,
+        mut flush: impl FnMut(usize, usize, __m256i),
+    ) {
+        let depth = steps_in_i16(BITS);
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let mut part = [[_mm256_setzero_si256(); NR]; MR];
+            for step in 0..STEPS {
+                let fresh = step % depth == 0;
+                let mut codes = [_mm256_setzero_si256(); MR];
+                let mut magnitude = codes;
+                for i in 0..MR {
+                    codes[i] = w(step, i);
+                    if BITS == 8 {
+                        codes[i] = _mm256_xor_si256(codes[i], _mm256_set1_epi8(-128));
+                        magnitude[i] = _mm256_abs_epi8(codes[i]);
+                    }
+                }
+                for j in 0..NR {
+                    let xs = x(step, j);
+                    for i in 0..MR {
+                        let product = if BITS == 8 {
+                            _mm256_maddubs_epi16(magnitude[i], _mm256_sign_epi8(xs, codes[i]))
+                        } else {
+                            _mm256_maddubs_epi16(codes[i], xs)
+                        };
+                        part[i][j] = if fresh { product } else { _mm256_add_epi16(part[i][j], product) };
+                    }
+                }
+                if step % depth == depth - 1 || step == STEPS - 1 {
+                    for i in 0..MR {
+                        for j in 0..NR {
+                            flush(i, j, part[i][j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Isa for Avx2 {
+    const LEVEL: Level = Level::Avx2;
+    const LANES: usize = 8;
+    const PANELS: usize = 1;
+    const CENTERS_8BIT: bool = true;
+    const BIAS_AS_INIT: bool = false;
+    type V = __m256i;
+    type F = __m256;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        vectorize_with!(self, f)
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> __m256i {
+        // SAFETY: the caller vouches for 32 bytes at `p`.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, v: __m256i) {
+        // SAFETY: the caller vouches for 32 bytes at `p`.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(self, p: *const u8) -> __m256i {
+        // SAFETY: the caller vouches for 4 bytes at `p`.
+        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    fn splat(self, value: i32) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_set1_epi32(value) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn shl(self, a: __m256i, count: u32) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+    #[inline(always)]
+    fn shr(self, a: __m256i, count: u32) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller vouches for 32 bytes at `p`.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for 16 bytes at `p`; the token proves F16C.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f32(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller vouches for 32 bytes at `p`.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    fn splat_f32(self, value: f32) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_set1_ps(value) }
+    }
+    #[inline(always)]
+    fn add_f32(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub_f32(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_f32(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn widen_f16(self, a: __m256i) -> __m256 {
+        // SAFETY: the token proves AVX2 and F16C.
+        unsafe {
+            let halves = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi32(a, a));
+            _mm256_cvtph_ps(_mm256_castsi256_si128(halves))
+        }
+    }
+    #[inline(always)]
+    fn bits_f32(self, a: __m256i) -> __m256 {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+    #[inline(always)]
+    fn to_f32(self, a: __m256i) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
+    fn prepare_scale(self, scale: __m256i) -> __m256i {
+        // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
+        let low = self.and(scale, self.splat(0xFFFF));
+        self.or(low, self.shl(scale, 16))
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        init: [__m256i; NR],
+        w: impl Fn(usize, usize) -> __m256i,
+        x: impl Fn(usize, usize) -> __m256i,
+    ) -> [[__m256i; NR]; MR] {
+        let ones = self.splat(0x0001_0001);
+        let mut sum = [init; MR];
+        self.sum_steps::<BITS, STEPS, MR, NR>(
+            w,
+            x,
+            #[inline(always)]
+            |i, j, part| sum[i][j] = self.dot_i16(sum[i][j], part, ones),
+        );
+        sum
+    }
+
+    #[inline(always)]
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        acc: &mut [[__m256i; NR]; MR],
+        _: [__m256i; NR],
+        scale: [__m256i; MR],
+        w: impl Fn(usize, usize) -> __m256i,
+        x: impl Fn(usize, usize) -> __m256i,
+    ) {
+        self.sum_steps::<BITS, STEPS, MR, NR>(
+            w,
+            x,
+            #[inline(always)]
+            |i, j, part| acc[i][j] = self.dot_i16(acc[i][j], part, scale[i]),
+        );
+    }
+
+    #[inline(always)]
+    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+        const { assert!(PANEL_ROWS == 16) };
+        // SAFETY: the caller's promise is the same.
+        unsafe { interleave_rows(self, rows, stride_bytes, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
+        // SAFETY: NR ≤ columns, and 2 registers of 8 lanes are one panel.
+        unsafe {
+            match columns {
+                4.. => {
+                    kernel.run::<Self, 2, 4>(self);
+                    4
+                }
+                2..4 => {
+                    kernel.run::<Self, 2, 2>(self);
+                    2
+                }
+                _ => {
+                    kernel.run::<Self, 2, 1>(self);
+                    1
+                }
+            }
+        }
+    }
+}

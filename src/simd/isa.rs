@@ -1,0 +1,150 @@
+//! What a kernel asks of an instruction set: registers of 32-bit lanes and a dot of bytes.
+//!
+//! An [`Isa`] value is the proof that the CPU has the instructions, so its methods are safe; only those that touch
+//! memory are not. All of them are `#[inline(always)]` and are meant to be called inside [`Isa::vectorize`], where the
+//! instructions are enabled. Every implementation gives the same bits: integer sums are exact, and float operations
+//! are single IEEE additions and multiplications, never contracted.
+
+use super::Level;
+
+/// Rows of a panel, whatever the register width: a panel's vectors hold 4 codes of each of 16 rows.
+pub const PANEL_ROWS: usize = 16;
+/// Bytes of a panel's vector.
+pub const VECTOR_BYTES: usize = PANEL_ROWS * 4;
+
+/// A microkernel whose register tile the instruction set chooses.
+pub trait RegisterTile {
+    /// Runs the kernel over `MR` registers of rows and `NR` columns (rows of x).
+    ///
+    /// # Safety
+    /// As the implementation says; the instruction set guarantees `NR` ≤ the columns that it was asked for and
+    /// `MR · LANES` = `PANELS · 16`.
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I);
+}
+
+/// An instruction set: a token that proves that the CPU has it.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// Which level this is.
+    const LEVEL: Level;
+    /// 32-bit lanes of a register.
+    const LANES: usize;
+    /// Registers that hold one vector of a panel.
+    const REGISTERS: usize = PANEL_ROWS / Self::LANES;
+    /// Panels that the prefill microkernel takes at once.
+    const PANELS: usize;
+    /// Whether the byte dot takes 8-bit codes as `code − 128` (it then sums signed bytes).
+    const CENTERS_8BIT: bool;
+    /// Whether a bias costs nothing as the initial value of a dot (else it is summed apart, over pairs of scales).
+    const BIAS_AS_INIT: bool;
+    /// Integer lanes, or bytes.
+    type V: Copy;
+    /// f32 lanes.
+    type F: Copy;
+
+    /// Runs `f` with the instructions enabled.
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// Loads `LANES` 32-bit lanes.
+    ///
+    /// # Safety
+    /// `LANES · 4` bytes at `p` are readable; no alignment needed.
+    unsafe fn load(self, p: *const u8) -> Self::V;
+    /// Stores `LANES` 32-bit lanes.
+    ///
+    /// # Safety
+    /// `LANES · 4` bytes at `p` are writable; no alignment needed.
+    unsafe fn store(self, p: *mut u8, v: Self::V);
+    /// The i32 at `p` in every lane.
+    ///
+    /// # Safety
+    /// 4 bytes at `p` are readable; no alignment needed.
+    unsafe fn broadcast(self, p: *const u8) -> Self::V;
+    /// `value` in every lane.
+    fn splat(self, value: i32) -> Self::V;
+    /// Bitwise and.
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise or.
+    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Wrapping i32 addition.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Wrapping i32 subtraction.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Low 32 bits of the i32 product.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Shift to the left by `count` < 32 bits.
+    fn shl(self, a: Self::V, count: u32) -> Self::V;
+    /// Logical shift to the right by `count` < 32 bits.
+    fn shr(self, a: Self::V, count: u32) -> Self::V;
+
+    /// Loads f32 lanes.
+    ///
+    /// # Safety
+    /// `LANES · 4` bytes at `p` are readable; no alignment needed.
+    unsafe fn load_f32(self, p: *const f32) -> Self::F;
+    /// Loads f16 lanes and widens them.
+    ///
+    /// # Safety
+    /// `LANES · 2` bytes at `p` are readable; no alignment needed.
+    unsafe fn load_f16(self, p: *const u8) -> Self::F;
+    /// Loads bf16 lanes and widens them.
+    ///
+    /// # Safety
+    /// `LANES · 2` bytes at `p` are readable; no alignment needed.
+    unsafe fn load_bf16(self, p: *const u8) -> Self::F;
+    /// Stores f32 lanes.
+    ///
+    /// # Safety
+    /// `LANES · 4` bytes at `p` are writable; no alignment needed.
+    unsafe fn store_f32(self, p: *mut f32, v: Self::F);
+    /// `value` in every lane.
+    fn splat_f32(self, value: f32) -> Self::F;
+    /// Addition.
+    fn add_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Subtraction.
+    fn sub_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Multiplication.
+    fn mul_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The f16 in the low half of each lane, widened; the high halves are zero.
+    fn widen_f16(self, a: Self::V) -> Self::F;
+    /// The bits of each lane as an f32.
+    fn bits_f32(self, a: Self::V) -> Self::F;
+    /// Exact for |lane| ≤ 2²⁴, else rounded to nearest even.
+    fn to_f32(self, a: Self::V) -> Self::F;
+
+    /// `acc + Σ` over the two i16 halves of each lane of `a · b`.
+    fn dot_i16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// A group's integer scales in the form that [`Isa::dot_scaled`] multiplies by; `|scale| < 2¹⁵`.
+    fn prepare_scale(self, scale: Self::V) -> Self::V;
+
+    /// `init[j] + Σ_s w(s, i) · x(s, j)` for each of `MR` × `NR`: the four u8 codes of each lane of w, `BITS` wide, times
+    /// the four i8 of x.
+    fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        init: [Self::V; NR],
+        w: impl Fn(usize, usize) -> Self::V,
+        x: impl Fn(usize, usize) -> Self::V,
+    ) -> [[Self::V; NR]; MR];
+
+    /// `acc += scale[i] · (init[j] + Σ_s w(s, i) · x(s, j))`, scales as [`Isa::prepare_scale`] gives them; `init` is read
+    /// only if [`Isa::BIAS_AS_INIT`].
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        acc: &mut [[Self::V; NR]; MR],
+        init: [Self::V; NR],
+        scale: [Self::V; MR],
+        w: impl Fn(usize, usize) -> Self::V,
+        x: impl Fn(usize, usize) -> Self::V,
+    );
+
+    /// Interleaves 16 rows: for each of 8 steps, the 4 bytes of each row, rows `stride_bytes` apart, 32 bytes each.
+    ///
+    /// # Safety
+    /// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
+    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8);
+
+    /// Runs `kernel` with the register tile that suits up to `columns` ≥ 1 columns; returns how many it took.
+    ///
+    /// # Safety
+    /// As the kernel's.
+    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize;
+}

@@ -1,0 +1,208 @@
+//! Plain Rust, four lanes at a time: what every machine can run, and the oracle for the other levels.
+
+use super::{
+    Level,
+    isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+};
+use core::array::from_fn;
+
+/// The portable instruction set.
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar;
+
+const LANES: usize = 4;
+type Lanes = [i32; LANES];
+
+/// The four byte products of a lane: unsigned codes times signed activations.
+#[inline(always)]
+fn dot_bytes(w: i32, x: i32) -> i32 {
+    let (w, x) = (w.to_le_bytes(), x.to_le_bytes());
+    (0..4).map(|byte| w[byte] as i32 * (x[byte] as i8) as i32).sum()
+}
+
+impl Isa for Scalar {
+    const LEVEL: Level = Level::Scalar;
+    const LANES: usize = LANES;
+    const PANELS: usize = 1;
+    const CENTERS_8BIT: bool = false;
+    const BIAS_AS_INIT: bool = true;
+    type V = Lanes;
+    type F = [f32; LANES];
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> Lanes {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { p.cast::<Lanes>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, v: Lanes) {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { p.cast::<Lanes>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(self, p: *const u8) -> Lanes {
+        // SAFETY: the caller vouches for 4 bytes at `p`.
+        [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
+    }
+    #[inline(always)]
+    fn splat(self, value: i32) -> Lanes {
+        [value; LANES]
+    }
+    #[inline(always)]
+    fn and(self, a: Lanes, b: Lanes) -> Lanes {
+        from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn or(self, a: Lanes, b: Lanes) -> Lanes {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn add(self, a: Lanes, b: Lanes) -> Lanes {
+        from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn sub(self, a: Lanes, b: Lanes) -> Lanes {
+        from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    fn mul(self, a: Lanes, b: Lanes) -> Lanes {
+        from_fn(|i| a[i].wrapping_mul(b[i]))
+    }
+    #[inline(always)]
+    fn shl(self, a: Lanes, count: u32) -> Lanes {
+        a.map(|lane| lane << count)
+    }
+    #[inline(always)]
+    fn shr(self, a: Lanes, count: u32) -> Lanes {
+        a.map(|lane| ((lane as u32) >> count) as i32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, p: *const f32) -> [f32; LANES] {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { p.cast::<[f32; LANES]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> [f32; LANES] {
+        // SAFETY: the caller vouches for 8 bytes at `p`.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        bits.map(|half| half::f16::from_bits(half).to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u8) -> [f32; LANES] {
+        // SAFETY: the caller vouches for 8 bytes at `p`.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        bits.map(|half| f32::from_bits((half as u32) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store_f32(self, p: *mut f32, v: [f32; LANES]) {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { p.cast::<[f32; LANES]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn splat_f32(self, value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+    #[inline(always)]
+    fn add_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn widen_f16(self, a: Lanes) -> [f32; LANES] {
+        a.map(|lane| half::f16::from_bits(lane as u16).to_f32_const())
+    }
+    #[inline(always)]
+    fn bits_f32(self, a: Lanes) -> [f32; LANES] {
+        a.map(|lane| f32::from_bits(lane as u32))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: Lanes) -> [f32; LANES] {
+        a.map(|lane| lane as f32)
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, acc: Lanes, a: Lanes, b: Lanes) -> Lanes {
+        let low = |lane: i32| lane as i16 as i32;
+        from_fn(|i| acc[i].wrapping_add(low(a[i]) * low(b[i])).wrapping_add((a[i] >> 16) * (b[i] >> 16)))
+    }
+    #[inline(always)]
+    fn prepare_scale(self, scale: Lanes) -> Lanes {
+        scale
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        init: [Lanes; NR],
+        w: impl Fn(usize, usize) -> Lanes,
+        x: impl Fn(usize, usize) -> Lanes,
+    ) -> [[Lanes; NR]; MR] {
+        let mut sum = [init; MR];
+        for step in 0..STEPS {
+            for (i, row) in sum.iter_mut().enumerate() {
+                let codes = w(step, i);
+                for (j, lanes) in row.iter_mut().enumerate() {
+                    let x = x(step, j);
+                    *lanes = from_fn(|lane| lanes[lane].wrapping_add(dot_bytes(codes[lane], x[lane])));
+                }
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        acc: &mut [[Lanes; NR]; MR],
+        init: [Lanes; NR],
+        scale: [Lanes; MR],
+        w: impl Fn(usize, usize) -> Lanes,
+        x: impl Fn(usize, usize) -> Lanes,
+    ) {
+        let sum = self.dot::<BITS, STEPS, MR, NR>(init, w, x);
+        for i in 0..MR {
+            for j in 0..NR {
+                acc[i][j] = self.add(acc[i][j], self.mul(sum[i][j], scale[i]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+        for step in 0..8 {
+            for row in 0..PANEL_ROWS {
+                // SAFETY: the caller vouches for 32 bytes in each row and 512 at `out`.
+                unsafe {
+                    let four = rows.add(row * stride_bytes + step * 4).cast::<i32>().read_unaligned();
+                    out.add(step * VECTOR_BYTES + row * 4).cast::<i32>().write_unaligned(four);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
+        // SAFETY: NR ≤ columns, and 4 registers of 4 lanes are one panel.
+        unsafe {
+            if columns >= 2 {
+                kernel.run::<Self, 4, 2>(self);
+                2
+            } else {
+                kernel.run::<Self, 4, 1>(self);
+                1
+            }
+        }
+    }
+}
