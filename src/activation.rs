@@ -278,14 +278,7 @@ fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
 }
 
 impl Quantized {
-    fn quantize<const GROUP: usize>(
-        &mut self,
-        level: Level,
-        x: &[f32],
-        m: usize,
-        k: usize,
-        executor: &impl Executor,
-    ) {
+    fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &impl Executor) {
         let (groups, sums16, sums32) = (k / GROUP, k / 16, k / 32);
         let (neg, d_sums) = if GROUP == 32 { (sums32, sums32) } else { (sums16, 0) };
         self.codes.resize(m * k, 0);

@@ -6,15 +6,19 @@
 extern crate alloc;
 
 pub mod activation;
+pub mod bytes;
 pub mod error;
 pub mod executor;
 pub mod format;
 pub mod gguf;
 pub mod kernel;
+mod linear;
+mod packed;
 pub mod simd;
 
 pub use activation::{Activations, Kinds};
 pub use error::{Error, Result};
 pub use executor::{Executor, Serial};
 pub use format::QuantBlock;
+pub use linear::Linear;
 pub use simd::Level;

@@ -4,6 +4,11 @@
 //! else), `quantize`, and `codes`: how a block becomes small integers with a scale and a minimum per group. Kernels,
 //! packing, tests and benches follow from that.
 
+mod registry;
+mod row;
+
+pub use row::{dequantize_row, quantize_row, row_bytes};
+
 use crate::kernel::Tile;
 use bytemuck::Pod;
 
@@ -41,7 +46,7 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// Weights in a block: 32 or 256 (1 for the float formats).
     const BLOCK: usize;
     /// A block as it lies in the file: no padding, alignment 1, so that it can be read at any address.
-    type Block: Pod;
+    type Block: Pod + Send + Sync;
     /// The layout class that the kernels run this format in.
     type Tile: Tile;
 

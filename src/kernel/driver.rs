@@ -1,10 +1,6 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
-use super::{
-    Inputs, Output,
-    float,
-    tile::{IntTile, Tile},
-};
+use super::{Inputs, Output, float, tile::IntTile};
 use crate::{
     QuantBlock,
     format::BlockCodes,
@@ -96,7 +92,9 @@ struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
 /// [`Tile::multiply`] for integer tiles.
 pub(super) fn multiply_int<F: QuantBlock<Tile = T>, T: IntTile>(job: &Job<'_>, panels: Range<usize>) {
     match job.x {
-        Operand::Quantized(x) => job.level.dispatch(IntTask::<F, T> { job, x, panels, marker: core::marker::PhantomData }),
+        Operand::Quantized(x) => {
+            job.level.dispatch(IntTask::<F, T> { job, x, panels, marker: core::marker::PhantomData })
+        }
         Operand::F32 { values, .. } => float::multiply::<F>(job, values, panels),
     }
 }

@@ -237,7 +237,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                     column,
                     block,
                     #[inline(always)]
-                    |step, i| isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4)),
+                    |step, i| {
+                        isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
+                    },
                     d,
                     m,
                     &mut acc,

@@ -234,7 +234,10 @@ mod tests {
                 let v = unsafe { unpack_pair::<_, BITS>(Scalar, packed.as_ptr().add(quarter * 16), pairs, index) };
                 for (lane, both) in v.into_iter().enumerate() {
                     let row = quarter * 4 + lane;
-                    assert_eq!(unpack_value(BITS, pairs, &packed, row, 2 * index + 1) as u32, value(row, 2 * index + 1));
+                    assert_eq!(
+                        unpack_value(BITS, pairs, &packed, row, 2 * index + 1) as u32,
+                        value(row, 2 * index + 1)
+                    );
                     assert_eq!(both as u32, value(row, 2 * index) | value(row, 2 * index + 1) << 16, "bits {BITS}");
                 }
             }

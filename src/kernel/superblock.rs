@@ -6,7 +6,10 @@ use super::{
     Inputs,
     driver::{self, Job},
     flat::{biased, remaining_bias},
-    planes::{UNIT_CODES, UNIT_STEPS, pack_pairs, pack_unit, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
+    planes::{
+        UNIT_CODES, UNIT_STEPS, pack_pairs, pack_unit, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit,
+        unpack_value,
+    },
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -51,8 +54,14 @@ impl Header {
     };
 }
 
-impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32, const SCALE_BIAS: i32, const MIN: bool>
-    SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+impl<
+    const BITS: u32,
+    const BIAS: i32,
+    const GROUP: usize,
+    const SCALE_BITS: u32,
+    const SCALE_BIAS: i32,
+    const MIN: bool,
+> SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     const SCALED: bool = SCALE_BITS != 0;
     /// Pairs of groups.
@@ -80,7 +89,14 @@ impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32
     /// # Safety
     /// The register's rows are inside the header.
     #[inline(always)]
-    unsafe fn prepare<I: Isa>(isa: I, rows: usize, pair: impl Fn(usize) -> I::V, d: I::F, dmin: I::F, out: *mut Header) {
+    unsafe fn prepare<I: Isa>(
+        isa: I,
+        rows: usize,
+        pair: impl Fn(usize) -> I::V,
+        d: I::F,
+        dmin: I::F,
+        out: *mut Header,
+    ) {
         // SAFETY: `rows` is below 16 and a register's lanes end at 16; group and pair indices are below their arrays'.
         unsafe {
             let scale_at = |group: usize| (&raw mut (*out).scales[group]).cast::<u8>().add(rows * 4);
@@ -120,7 +136,8 @@ impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32
         // SAFETY: pairs, d and dmin lie at the tile's start, in this order.
         unsafe {
             let d_at = tile.add(Self::PAIRS_BYTES);
-            let d = if Self::SCALED { isa.load_f16(d_at.add(rows * 2)) } else { isa.load_f32(d_at.add(rows * 4).cast()) };
+            let d =
+                if Self::SCALED { isa.load_f16(d_at.add(rows * 2)) } else { isa.load_f32(d_at.add(rows * 4).cast()) };
             let dmin = if MIN { isa.load_f16(d_at.add(Self::D_BYTES + rows * 2)) } else { d };
             Self::prepare(
                 isa,
@@ -262,8 +279,14 @@ impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32
     }
 }
 
-impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32, const SCALE_BIAS: i32, const MIN: bool> Tile
-    for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+impl<
+    const BITS: u32,
+    const BIAS: i32,
+    const GROUP: usize,
+    const SCALE_BITS: u32,
+    const SCALE_BIAS: i32,
+    const MIN: bool,
+> Tile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     const BLOCK: usize = BLOCK;
     const BITS: u32 = BITS;
@@ -349,8 +372,14 @@ impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32
     }
 }
 
-impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32, const SCALE_BIAS: i32, const MIN: bool>
-    IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+impl<
+    const BITS: u32,
+    const BIAS: i32,
+    const GROUP: usize,
+    const SCALE_BITS: u32,
+    const SCALE_BIAS: i32,
+    const MIN: bool,
+> IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     type Expanded = Expanded;
 

@@ -45,8 +45,14 @@ pub trait Tile: sealed::Sealed + Copy + core::fmt::Debug + Send + Sync + 'static
 mod sealed {
     pub trait Sealed {}
     impl<const BITS: u32, const BIAS: i32, const MIN: bool> Sealed for super::FlatTile<BITS, BIAS, MIN> {}
-    impl<const BITS: u32, const BIAS: i32, const GROUP: usize, const SCALE_BITS: u32, const SCALE_BIAS: i32, const MIN: bool>
-        Sealed for super::SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+    impl<
+        const BITS: u32,
+        const BIAS: i32,
+        const GROUP: usize,
+        const SCALE_BITS: u32,
+        const SCALE_BIAS: i32,
+        const MIN: bool,
+    > Sealed for super::SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
     {
     }
     impl<const BITS: u32, const EXPONENT_BITS: u32> Sealed for super::FloatTile<BITS, EXPONENT_BITS> {}
@@ -89,11 +95,7 @@ pub(super) trait IntTile: Tile {
     ///
     /// # Safety
     /// `out` points to a writable block.
-    unsafe fn expand_codes<I: crate::simd::Isa>(
-        isa: I,
-        rows: &[BlockCodes; 16],
-        out: *mut Self::Expanded,
-    );
+    unsafe fn expand_codes<I: crate::simd::Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `MR` registers of rows from `panels` on (`stride` blocks apart), `NR`
     /// columns of x from `column` on, `blocks` blocks from `block` on, added to `out`.

@@ -90,7 +90,10 @@ pub(super) unsafe fn interleave_rows(isa: Avx2, rows: *const u8, stride_bytes: u
         // SAFETY: rows and output as the caller vouches; the token proves AVX2.
         unsafe {
             let rows = rows.add(half * 8 * stride_bytes);
-            let r = core::array::from_fn(#[inline(always)] |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()));
+            let r = core::array::from_fn(
+                #[inline(always)]
+                |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()),
+            );
             for (step, v) in transpose(isa, r).into_iter().enumerate() {
                 _mm256_storeu_si256(out.add(step * VECTOR_BYTES + half * 32).cast(), v);
             }
@@ -227,9 +230,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> __m256 {
         // SAFETY: the caller vouches for 16 bytes at `p`.
-        unsafe {
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
-        }
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn store_f32(self, p: *mut f32, v: __m256) {

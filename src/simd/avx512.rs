@@ -118,9 +118,7 @@ impl Isa for Avx512Vnni {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u8) -> __m512 {
         // SAFETY: the caller vouches for 32 bytes at `p`.
-        unsafe {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))))
-        }
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))) }
     }
     #[inline(always)]
     unsafe fn store_f32(self, p: *mut f32, v: __m512) {
