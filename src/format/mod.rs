@@ -4,9 +4,20 @@
 //! else), `quantize`, and `codes`: how a block becomes small integers with a scale and a minimum per group. Kernels,
 //! packing, tests and benches follow from that.
 
+mod float;
+mod k_quant;
+mod le;
+mod legacy;
 mod registry;
 mod row;
 
+pub use float::{BF16, F16, F32, Float, FloatElement};
+pub use k_quant::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K};
+pub use le::{Bf16Le, F16Le, F32Le, I16Le};
+pub use legacy::{
+    BlockLegacy, BlockQ40, BlockQ41, BlockQ50, BlockQ51, BlockQ80, Legacy, LegacyBlock, LegacyKind, Q40, Q41, Q50, Q51,
+    Q80,
+};
 pub use row::{dequantize_row, quantize_row, row_bytes};
 
 use crate::kernel::Tile;

@@ -1,0 +1,62 @@
+//! Q2_K: 2-bit codes, 16 groups of 16, a 4-bit scale and a 4-bit minimum each.
+
+use super::{SUPERBLOCK, dequantize_superblock};
+use crate::format::le::F16Le;
+use crate::format::{BlockCodes, QuantBlock};
+use crate::kernel::SuperTile;
+use bytemuck::{Pod, Zeroable};
+
+/// GGUF's `Q2_K`: 2.625 bits a weight, `w = d·scale·code − dmin·min`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Q2K;
+
+/// A block of [`Q2K`].
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ2K {
+    /// The scale (low nibble) and the minimum (high nibble) of each group.
+    pub scales: [u8; 16],
+    /// Codes: byte `l` of half `h` holds, from the low bits up, weights `l`, `l + 32`, `l + 64`, `l + 96` of the half.
+    pub qs: [u8; 64],
+    /// What multiplies the scales.
+    pub d: F16Le,
+    /// What multiplies the minima.
+    pub dmin: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ2K>() == 84 && align_of::<BlockQ2K>() == 1);
+
+impl QuantBlock for Q2K {
+    const NAME: &'static str = "Q2_K";
+    const BLOCK: usize = SUPERBLOCK;
+    type Block = BlockQ2K;
+    type Tile = SuperTile<2, 0, 16, 4, 0, true>;
+
+    #[inline(always)]
+    fn dequantize(block: &BlockQ2K, out: &mut [f32]) {
+        dequantize_superblock(Self, block, out);
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ2K]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &BlockQ2K, out: &mut BlockCodes) {
+        let (halves, _) = out.codes.as_chunks_mut::<128>();
+        for (out, qs) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0) {
+            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for (out, q) in out.iter_mut().zip(qs) {
+                    *out = q >> (2 * j) & 3;
+                }
+            }
+        }
+        for ((scale, min), byte) in out.scales.iter_mut().zip(&mut out.mins).zip(block.scales) {
+            *scale = (byte & 15) as i16;
+            *min = (byte >> 4) as i16;
+        }
+        out.d = block.d.to_bits() as u32;
+        out.dmin = block.dmin.to_bits() as u32;
+    }
+}

@@ -1,0 +1,59 @@
+//! Q3_K: 3-bit codes around zero, 16 groups of 16 with a signed 6-bit scale each.
+
+use super::scales::unpack_scales;
+use super::{SUPERBLOCK, dequantize_superblock};
+use crate::format::le::F16Le;
+use crate::format::{BlockCodes, QuantBlock};
+use crate::kernel::SuperTile;
+use bytemuck::{Pod, Zeroable};
+
+/// GGUF's `Q3_K`: 3.4375 bits a weight, `w = d·(scale − 32)·(code − 4)`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Q3K;
+
+/// A block of [`Q3K`].
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ3K {
+    /// The third bits: bit `j` of byte `l` is weight `32·j + l`'s.
+    pub hmask: [u8; 32],
+    /// The low two bits: byte `l` of half `h` holds, from the low bits up, weights `l`, `l + 32`, `l + 64`, `l + 96` of it.
+    pub qs: [u8; 64],
+    /// 16 scales of 6 bits, 32 more than their value.
+    pub scales: [u8; 12],
+    /// What multiplies the scales.
+    pub d: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ3K>() == 110 && align_of::<BlockQ3K>() == 1);
+
+impl QuantBlock for Q3K {
+    const NAME: &'static str = "Q3_K";
+    const BLOCK: usize = SUPERBLOCK;
+    type Block = BlockQ3K;
+    type Tile = SuperTile<3, 4, 16, 6, 32, false>;
+
+    #[inline(always)]
+    fn dequantize(block: &BlockQ3K, out: &mut [f32]) {
+        dequantize_superblock(Self, block, out);
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ3K]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &BlockQ3K, out: &mut BlockCodes) {
+        let (halves, _) = out.codes.as_chunks_mut::<128>();
+        for (h, (out, qs)) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
+            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for ((out, q), high) in out.iter_mut().zip(qs).zip(&block.hmask) {
+                    *out = q >> (2 * j) & 3 | (high >> (4 * h + j) & 1) << 2;
+                }
+            }
+        }
+        unpack_scales(&block.scales, &mut out.scales);
+        out.d = block.d.to_bits() as u32;
+    }
+}

@@ -1,0 +1,60 @@
+//! Q4_K: 4-bit codes, 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
+
+use super::scales::unpack_scales_mins;
+use super::{SUPERBLOCK, dequantize_superblock};
+use crate::format::le::F16Le;
+use crate::format::{BlockCodes, QuantBlock};
+use crate::kernel::SuperTile;
+use bytemuck::{Pod, Zeroable};
+
+/// GGUF's `Q4_K`: 4.5 bits a weight, `w = d·scale·code − dmin·min`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Q4K;
+
+/// A block of [`Q4K`].
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ4K {
+    /// What multiplies the scales.
+    pub d: F16Le,
+    /// What multiplies the minima.
+    pub dmin: F16Le,
+    /// 8 scales and 8 minima of 6 bits.
+    pub scales: [u8; 12],
+    /// Codes: byte `l` of quarter `j` holds weight `l` of the quarter in the low nibble and weight `l + 32` in the high one.
+    pub qs: [u8; 128],
+}
+
+const _: () = assert!(size_of::<BlockQ4K>() == 144 && align_of::<BlockQ4K>() == 1);
+
+impl QuantBlock for Q4K {
+    const NAME: &'static str = "Q4_K";
+    const BLOCK: usize = SUPERBLOCK;
+    type Block = BlockQ4K;
+    type Tile = SuperTile<4, 0, 32, 6, 0, true>;
+
+    #[inline(always)]
+    fn dequantize(block: &BlockQ4K, out: &mut [f32]) {
+        dequantize_superblock(Self, block, out);
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ4K]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &BlockQ4K, out: &mut BlockCodes) {
+        let (quarters, _) = out.codes.as_chunks_mut::<64>();
+        for (out, qs) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0) {
+            let (low, high) = out.split_at_mut(32);
+            for ((low, high), q) in low.iter_mut().zip(high).zip(qs) {
+                *low = q & 15;
+                *high = q >> 4;
+            }
+        }
+        unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
+        out.d = block.d.to_bits() as u32;
+        out.dmin = block.dmin.to_bits() as u32;
+    }
+}

@@ -1,0 +1,63 @@
+//! Q5_K: 5-bit codes, 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
+
+use super::scales::unpack_scales_mins;
+use super::{SUPERBLOCK, dequantize_superblock};
+use crate::format::le::F16Le;
+use crate::format::{BlockCodes, QuantBlock};
+use crate::kernel::SuperTile;
+use bytemuck::{Pod, Zeroable};
+
+/// GGUF's `Q5_K`: 5.5 bits a weight, `w = d·scale·code − dmin·min`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Q5K;
+
+/// A block of [`Q5K`].
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ5K {
+    /// What multiplies the scales.
+    pub d: F16Le,
+    /// What multiplies the minima.
+    pub dmin: F16Le,
+    /// 8 scales and 8 minima of 6 bits.
+    pub scales: [u8; 12],
+    /// The fifth bits: bit `g` of byte `l` is weight `32·g + l`'s.
+    pub qh: [u8; 32],
+    /// The low bits: byte `l` of quarter `j` holds weight `l` of the quarter in the low nibble and weight `l + 32` in the high one.
+    pub qs: [u8; 128],
+}
+
+const _: () = assert!(size_of::<BlockQ5K>() == 176 && align_of::<BlockQ5K>() == 1);
+
+impl QuantBlock for Q5K {
+    const NAME: &'static str = "Q5_K";
+    const BLOCK: usize = SUPERBLOCK;
+    type Block = BlockQ5K;
+    type Tile = SuperTile<5, 0, 32, 6, 0, true>;
+
+    #[inline(always)]
+    fn dequantize(block: &BlockQ5K, out: &mut [f32]) {
+        dequantize_superblock(Self, block, out);
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ5K]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &BlockQ5K, out: &mut BlockCodes) {
+        let (quarters, _) = out.codes.as_chunks_mut::<64>();
+        for (j, (out, qs)) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
+            let (low, high) = out.split_at_mut(32);
+            for (((low, high), q), bits) in low.iter_mut().zip(high).zip(qs).zip(&block.qh) {
+                let bits = bits >> (2 * j);
+                *low = q & 15 | (bits & 1) << 4;
+                *high = q >> 4 | (bits & 2) << 3;
+            }
+        }
+        unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
+        out.d = block.d.to_bits() as u32;
+        out.dmin = block.dmin.to_bits() as u32;
+    }
+}

@@ -1,0 +1,61 @@
+//! Q6_K: 6-bit codes around zero, 16 groups of 16 with a signed 8-bit scale each.
+
+use super::{SUPERBLOCK, dequantize_superblock};
+use crate::format::le::F16Le;
+use crate::format::{BlockCodes, QuantBlock};
+use crate::kernel::SuperTile;
+use bytemuck::{Pod, Zeroable};
+
+/// GGUF's `Q6_K`: 6.5625 bits a weight, `w = d·scale·(code − 32)` with a signed scale.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Q6K;
+
+/// A block of [`Q6K`].
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ6K {
+    /// The low nibbles: byte `l < 64` of half `h` holds weight `l` of the half in its low nibble and weight `l + 64` in the high one.
+    pub ql: [u8; 128],
+    /// The top two bits: byte `l` of half `h` holds, from the low bits up, those of weights `l`, `l + 32`, `l + 64`, `l + 96` of it.
+    pub qh: [u8; 64],
+    /// The scale of each group.
+    pub scales: [i8; 16],
+    /// What multiplies the scales.
+    pub d: F16Le,
+}
+
+const _: () = assert!(size_of::<BlockQ6K>() == 210 && align_of::<BlockQ6K>() == 1);
+
+impl QuantBlock for Q6K {
+    const NAME: &'static str = "Q6_K";
+    const BLOCK: usize = SUPERBLOCK;
+    type Block = BlockQ6K;
+    type Tile = SuperTile<6, 32, 16, 8, 128, false>;
+
+    #[inline(always)]
+    fn dequantize(block: &BlockQ6K, out: &mut [f32]) {
+        dequantize_superblock(Self, block, out);
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ6K]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &BlockQ6K, out: &mut BlockCodes) {
+        let (halves, _) = out.codes.as_chunks_mut::<128>();
+        let (low, high): (&[[[u8; 32]; 2]; 2], _) = (bytemuck::cast_ref(&block.ql), block.qh.as_chunks::<32>().0);
+        for ((out, low), high) in halves.iter_mut().zip(low).zip(high) {
+            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for ((out, low), high) in out.iter_mut().zip(&low[j % 2]).zip(high) {
+                    *out = low >> (4 * (j / 2)) & 15 | (high >> (2 * j) & 3) << 4;
+                }
+            }
+        }
+        for (to, scale) in out.scales.iter_mut().zip(block.scales) {
+            *to = scale as i16 + 128;
+        }
+        out.d = block.d.to_bits() as u32;
+    }
+}

@@ -1,0 +1,84 @@
+//! The 12 bytes that hold 16 six-bit numbers: 8 scales and 8 minima (Q4_K, Q5_K) or 16 scales (Q3_K).
+
+/// Widens bytes to the integers of [`BlockCodes`](crate::format::BlockCodes).
+#[inline(always)]
+pub(super) fn widen<const N: usize>(from: [[u8; 4]; N], to: &mut [i16; 16]) {
+    for (to, &byte) in to.iter_mut().zip(from.as_flattened()) {
+        *to = byte as i16;
+    }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; 12]) -> [u32; 3] {
+    let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = *bytes;
+    [u32::from_le_bytes([b0, b1, b2, b3]), u32::from_le_bytes([b4, b5, b6, b7]), u32::from_le_bytes([b8, b9, b10, b11])]
+}
+
+/// Scales and minima of Q4_K and Q5_K.
+///
+/// Byte `j < 4` holds scale `j` and, in its two top bits, those of scale `j + 4`; byte `j + 4` likewise the minima; byte
+/// `j + 8` the low nibbles of scale `j + 4` and of minimum `j + 4`.
+#[inline(always)]
+pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [i16; 16], mins: &mut [i16; 16]) {
+    let [scale, min, low] = words(bytes);
+    let top = |word: u32| (word >> 2) & 0x3030_3030;
+    let scale = [scale & 0x3F3F_3F3F, low & 0x0F0F_0F0F | top(scale)];
+    let min = [min & 0x3F3F_3F3F, (low >> 4) & 0x0F0F_0F0F | top(min)];
+    widen(scale.map(u32::to_le_bytes), scales);
+    widen(min.map(u32::to_le_bytes), mins);
+}
+
+/// The inverse of [`unpack_scales_mins`]; numbers are below 64.
+pub(super) fn pack_scales_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for j in 0..4 {
+        bytes[j] = scales[j] | (scales[j + 4] >> 4) << 6;
+        bytes[j + 4] = mins[j] | (mins[j + 4] >> 4) << 6;
+        bytes[j + 8] = scales[j + 4] & 15 | (mins[j + 4] & 15) << 4;
+    }
+    bytes
+}
+
+/// Scales of Q3_K: byte `j < 8` holds the low nibbles of scales `j` and `j + 8`, byte `8 + j % 4` the two top bits of scale
+/// `j` at bit `2·(j / 4)`.
+#[inline(always)]
+pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [i16; 16]) {
+    let [a, b, top] = words(bytes);
+    let top = |shift: u32| (top >> shift & 0x0303_0303) << 4;
+    let scale = [
+        a & 0x0F0F_0F0F | top(0),
+        b & 0x0F0F_0F0F | top(2),
+        (a >> 4) & 0x0F0F_0F0F | top(4),
+        (b >> 4) & 0x0F0F_0F0F | top(6),
+    ];
+    widen(scale.map(u32::to_le_bytes), scales);
+}
+
+/// The inverse of [`unpack_scales`]; numbers are below 64.
+pub(super) fn pack_scales(scales: &[u8; 16]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for (j, scale) in scales.iter().enumerate() {
+        bytes[j % 8] |= (scale & 15) << (4 * (j / 8));
+        bytes[8 + j % 4] |= (scale >> 4) << (2 * (j / 4));
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_bit_numbers_round_trip() {
+        let numbers: [u8; 16] = core::array::from_fn(|i| (i * 37 % 64) as u8);
+        let mut scales = [0; 16];
+        unpack_scales(&pack_scales(&numbers), &mut scales);
+        assert_eq!(scales, numbers.map(i16::from));
+
+        let (first, second) = (*numbers.first_chunk().unwrap(), *numbers.last_chunk().unwrap());
+        let (mut scales, mut mins) = ([0; 16], [0; 16]);
+        unpack_scales_mins(&pack_scales_mins(&first, &second), &mut scales, &mut mins);
+        assert_eq!(scales[..8], first.map(i16::from));
+        assert_eq!(mins[..8], second.map(i16::from));
+    }
+}

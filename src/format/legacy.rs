@@ -1,0 +1,208 @@
+//! Blocks of 32 with an f16 scale and perhaps an f16 minimum: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 as one family.
+//!
+//! A block is `d`, then `m` where there is a minimum, then the fifth bits where there are five (bit `j` of a
+//! little-endian u32 is weight `j`'s), then the codes: nibbles, weight `j` low and weight `j + 16` high in byte `j`, or
+//! 32 signed bytes.
+
+use super::le::F16Le;
+use super::{BlockCodes, QuantBlock};
+use crate::kernel::{FlatTile, Tile};
+use bytemuck::{Pod, Zeroable};
+
+const BLOCK: usize = 32;
+
+/// The format of `BITS` bits, with a minimum (`w = d·code + m`) or around zero (`w = d·(code − BIAS)`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Legacy<const BITS: u32, const MIN: bool>;
+
+/// GGUF's `Q4_0`: 4.5 bits a weight, `w = d·(code − 8)`.
+pub type Q40 = Legacy<4, false>;
+/// GGUF's `Q4_1`: 5 bits a weight, `w = d·code + m`.
+pub type Q41 = Legacy<4, true>;
+/// GGUF's `Q5_0`: 5.5 bits a weight, `w = d·(code − 16)`.
+pub type Q50 = Legacy<5, false>;
+/// GGUF's `Q5_1`: 6 bits a weight, `w = d·code + m`.
+pub type Q51 = Legacy<5, true>;
+/// GGUF's `Q8_0`: 8.5 bits a weight, `w = d·q` with a signed byte `q = code − 128`.
+pub type Q80 = Legacy<8, false>;
+
+/// A block of the family: `MINS` minima (0 or 1), `HIGH` bytes of fifth bits (0 or 4), `CODES` bytes of codes (16 or 32).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct BlockLegacy<const MINS: usize, const HIGH: usize, const CODES: usize> {
+    /// The scale.
+    pub d: F16Le,
+    /// The minimum, added to every weight.
+    pub m: [F16Le; MINS],
+    /// The fifth bit of each code.
+    pub qh: [u8; HIGH],
+    /// The low bits of the codes.
+    pub qs: [u8; CODES],
+}
+
+// SAFETY: all zeros are valid bytes in every field.
+unsafe impl<const MINS: usize, const HIGH: usize, const CODES: usize> Zeroable for BlockLegacy<MINS, HIGH, CODES> {}
+// SAFETY: `repr(C)` over fields that are Pod and of alignment 1, so there is no padding.
+unsafe impl<const MINS: usize, const HIGH: usize, const CODES: usize> Pod for BlockLegacy<MINS, HIGH, CODES> {}
+
+/// A block of [`Q40`].
+pub type BlockQ40 = BlockLegacy<0, 0, 16>;
+/// A block of [`Q41`].
+pub type BlockQ41 = BlockLegacy<1, 0, 16>;
+/// A block of [`Q50`].
+pub type BlockQ50 = BlockLegacy<0, 4, 16>;
+/// A block of [`Q51`].
+pub type BlockQ51 = BlockLegacy<1, 4, 16>;
+/// A block of [`Q80`].
+pub type BlockQ80 = BlockLegacy<0, 0, 32>;
+
+const _: () = assert!(size_of::<BlockQ40>() == 18 && align_of::<BlockQ40>() == 1);
+const _: () = assert!(size_of::<BlockQ41>() == 20 && align_of::<BlockQ41>() == 1);
+const _: () = assert!(size_of::<BlockQ50>() == 22 && align_of::<BlockQ50>() == 1);
+const _: () = assert!(size_of::<BlockQ51>() == 24 && align_of::<BlockQ51>() == 1);
+const _: () = assert!(size_of::<BlockQ80>() == 34 && align_of::<BlockQ80>() == 1);
+
+/// A block of the family, whatever its fields.
+pub trait LegacyBlock: Pod + Send + Sync {
+    /// The scale.
+    fn d(&self) -> F16Le;
+    /// The minimum, 0 where there is none.
+    fn m(&self) -> F16Le;
+    /// The unsigned codes in the order of the weights.
+    fn unpack(&self, codes: &mut [u8; BLOCK]);
+    /// The block of this scale, minimum (dropped where there is none) and these codes.
+    fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self;
+}
+
+/// Bits 0 to 7 of `bits` as bit 4 of 8 bytes.
+#[inline(always)]
+fn spread_fifth_bits(bits: u8) -> [u8; 8] {
+    // Byte j keeps bit j alone; adding 0x7F carries it, whichever it is, into the byte's top bit.
+    let alone = (bits as u64).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+    ((alone.wrapping_add(0x7F7F_7F7F_7F7F_7F7F) & 0x8080_8080_8080_8080) >> 3).to_le_bytes()
+}
+
+impl<const MINS: usize, const HIGH: usize, const CODES: usize> LegacyBlock for BlockLegacy<MINS, HIGH, CODES> {
+    #[inline(always)]
+    fn d(&self) -> F16Le {
+        self.d
+    }
+
+    #[inline(always)]
+    fn m(&self) -> F16Le {
+        self.m.first().copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn unpack(&self, codes: &mut [u8; BLOCK]) {
+        if CODES == BLOCK {
+            for (code, q) in codes.iter_mut().zip(&self.qs) {
+                *code = q ^ 0x80;
+            }
+            return;
+        }
+        let (low, high) = codes.split_at_mut(BLOCK / 2);
+        for ((low, high), q) in low.iter_mut().zip(high).zip(&self.qs) {
+            *low = q & 15;
+            *high = q >> 4;
+        }
+        for (codes, &bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(&self.qh) {
+            *codes = (u64::from_ne_bytes(*codes) | u64::from_ne_bytes(spread_fifth_bits(bits))).to_ne_bytes();
+        }
+    }
+
+    fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self {
+        let mut block = Self::zeroed();
+        block.d = F16Le::from_f32(d);
+        block.m = [F16Le::from_f32(m); MINS];
+        if CODES == BLOCK {
+            for (q, code) in block.qs.iter_mut().zip(codes) {
+                *q = code ^ 0x80;
+            }
+            return block;
+        }
+        let (low, high) = codes.split_at(BLOCK / 2);
+        for ((q, low), high) in block.qs.iter_mut().zip(low).zip(high) {
+            *q = (low & 15) | (high & 15) << 4;
+        }
+        for (bits, codes) in block.qh.iter_mut().zip(codes.chunks(8)) {
+            *bits = codes.iter().rev().fold(0, |bits, code| bits << 1 | (code >> 4 & 1));
+        }
+        block
+    }
+}
+
+/// What tells the formats of the family apart.
+pub trait LegacyKind {
+    /// The format's name as GGUF spells it.
+    const NAME: &'static str;
+    /// The block as it lies in the file.
+    type Block: LegacyBlock;
+    /// The layout class.
+    type Tile: Tile;
+}
+
+impl LegacyKind for Q40 {
+    const NAME: &'static str = "Q4_0";
+    type Block = BlockQ40;
+    type Tile = FlatTile<4, 8, false>;
+}
+
+impl LegacyKind for Q41 {
+    const NAME: &'static str = "Q4_1";
+    type Block = BlockQ41;
+    type Tile = FlatTile<4, 0, true>;
+}
+
+impl LegacyKind for Q50 {
+    const NAME: &'static str = "Q5_0";
+    type Block = BlockQ50;
+    type Tile = FlatTile<5, 16, false>;
+}
+
+impl LegacyKind for Q51 {
+    const NAME: &'static str = "Q5_1";
+    type Block = BlockQ51;
+    type Tile = FlatTile<5, 0, true>;
+}
+
+impl LegacyKind for Q80 {
+    const NAME: &'static str = "Q8_0";
+    type Block = BlockQ80;
+    type Tile = FlatTile<8, 128, false>;
+}
+
+impl<const BITS: u32, const MIN: bool> QuantBlock for Legacy<BITS, MIN>
+where
+    Self: LegacyKind,
+{
+    const NAME: &'static str = <Self as LegacyKind>::NAME;
+    const BLOCK: usize = BLOCK;
+    type Block = <Self as LegacyKind>::Block;
+    type Tile = <Self as LegacyKind>::Tile;
+
+    #[inline(always)]
+    fn dequantize(block: &Self::Block, out: &mut [f32]) {
+        let mut codes = [0; BLOCK];
+        block.unpack(&mut codes);
+        let (d, m) = (block.d().to_f32(), block.m().to_f32());
+        for (out, &code) in out.iter_mut().zip(&codes) {
+            let w = (code as i32 - Self::Tile::BIAS) as f32 * d;
+            *out = if MIN { w + m } else { w };
+        }
+    }
+
+    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [Self::Block]) {
+        let _ = (row, importance, blocks);
+        todo!()
+    }
+
+    #[inline(always)]
+    fn codes(block: &Self::Block, out: &mut BlockCodes) {
+        if let Some(codes) = out.codes.first_chunk_mut() {
+            block.unpack(codes);
+        }
+        out.d = block.d().to_bits() as u32;
+        out.dmin = block.m().to_bits() as u32;
+    }
+}
