@@ -1,4 +1,19 @@
 //! Who runs the work: the embedder's threads, one thread, or the built-in pool.
+//!
+//! A kernel cuts its work into tasks and hands them to an [`Executor`]; the crate starts no thread by itself and has no
+//! global pool. [`Serial`] runs everything on the caller's thread, `ThreadPool` (feature `std`) is a pool made for short
+//! parallel sections, `Rayon` (feature `rayon`) runs on a rayon pool. An engine with threads of its own implements the
+//! trait for them.
+
+#[cfg(feature = "std")]
+mod pool;
+#[cfg(feature = "rayon")]
+mod rayon;
+
+#[cfg(feature = "rayon")]
+pub use self::rayon::Rayon;
+#[cfg(feature = "std")]
+pub use pool::ThreadPool;
 
 /// Runs independent tasks, on as many threads as it likes, and returns when all are done.
 ///
@@ -9,6 +24,17 @@ pub trait Executor {
 
     /// Calls `task(i)` once for every `i < tasks`, in any order and on any thread, and returns after the last one.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+}
+
+/// So that `&dyn Executor` can be passed where an `&impl Executor` is asked for.
+impl<E: Executor + ?Sized> Executor for &E {
+    fn threads(&self) -> usize {
+        (**self).threads()
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (**self).run(tasks, task);
+    }
 }
 
 /// Everything on the caller's thread.
