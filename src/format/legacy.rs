@@ -5,9 +5,13 @@
 //! 32 signed bytes.
 
 use super::le::F16Le;
+use super::search::{
+    WITH_IMPORTANCE, error_weights, fit_affine, fit_symmetric, largest_magnitude, sum_of_squares, truncate,
+};
 use super::{BlockCodes, QuantBlock};
 use crate::kernel::{FlatTile, Tile};
 use bytemuck::{Pod, Zeroable};
+use num_traits::Float;
 
 const BLOCK: usize = 32;
 
@@ -172,6 +176,11 @@ impl LegacyKind for Q80 {
     type Tile = FlatTile<8, 128, false>;
 }
 
+impl<const BITS: u32, const MIN: bool> Legacy<BITS, MIN> {
+    /// The largest code.
+    const MAX_CODE: u8 = ((1 << BITS) - 1) as u8;
+}
+
 impl<const BITS: u32, const MIN: bool> QuantBlock for Legacy<BITS, MIN>
 where
     Self: LegacyKind,
@@ -193,8 +202,26 @@ where
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [Self::Block]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        let variance = sum_of_squares(row) / row.len() as f32;
+        for (i, (block, x)) in blocks.iter_mut().zip(row.as_chunks::<BLOCK>().0).enumerate() {
+            let importance = importance.and_then(|all| all.as_chunks::<BLOCK>().0.get(i));
+            let mut codes = [0; BLOCK];
+            let (d, m) = match importance {
+                Some(importance) if BITS < 8 => {
+                    let weights = error_weights(x, importance, variance);
+                    if MIN {
+                        let (d, min) = fit_affine(x, &weights, Self::MAX_CODE, WITH_IMPORTANCE, &mut codes);
+                        (d, -min)
+                    } else {
+                        (fit_symmetric(x, &weights, Self::Tile::BIAS, &mut codes), 0.0)
+                    }
+                }
+                _ if BITS == 8 => (spread_bytes(x, &mut codes), 0.0),
+                _ if MIN => spread_range(x, Self::MAX_CODE, &mut codes),
+                _ => (spread_symmetric(x, Self::Tile::BIAS, &mut codes), 0.0),
+            };
+            *block = Self::Block::pack(d, m, &codes);
+        }
     }
 
     #[inline(always)]
@@ -205,4 +232,34 @@ where
         out.d = block.d().to_bits() as u32;
         out.dmin = block.m().to_bits() as u32;
     }
+}
+
+fn inverse_or_zero(d: f32) -> f32 {
+    if d != 0.0 { 1.0 / d } else { 0.0 }
+}
+
+/// The scale that takes the largest magnitude to `−half`, and the codes under it, rounded half up.
+fn spread_symmetric(x: &[f32; BLOCK], half: i32, codes: &mut [u8; BLOCK]) -> f32 {
+    let d = largest_magnitude(x) / -half as f32;
+    let inverse = inverse_or_zero(d);
+    *codes = x.map(|x| (truncate(x * inverse + (half as f32 + 0.5)) as i8).min((2 * half - 1) as i8) as u8);
+    d
+}
+
+/// The scale and the minimum that take the range to `0..=max_code`, and the codes under them, rounded half up.
+fn spread_range(x: &[f32; BLOCK], max_code: u8, codes: &mut [u8; BLOCK]) -> (f32, f32) {
+    let min = x.iter().fold(f32::MAX, |min, &x| if x < min { x } else { min });
+    let max = x.iter().fold(f32::MIN, |max, &x| if x > max { x } else { max });
+    let d = (max - min) / max_code as f32;
+    let inverse = inverse_or_zero(d);
+    *codes = x.map(|x| (truncate((x - min) * inverse + 0.5) as i8).min(max_code as i8) as u8);
+    (d, min)
+}
+
+/// The scale that takes the largest magnitude to 127, and the signed bytes under it (as codes), rounded half away from 0.
+fn spread_bytes(x: &[f32; BLOCK], codes: &mut [u8; BLOCK]) -> f32 {
+    let d = largest_magnitude(x).abs() / 127.0;
+    let inverse = inverse_or_zero(d);
+    *codes = x.map(|x| truncate(Float::round(x * inverse)) as u8 ^ 0x80);
+    d
 }

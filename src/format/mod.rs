@@ -10,6 +10,7 @@ mod le;
 mod legacy;
 mod registry;
 mod row;
+mod search;
 
 pub use float::{BF16, F16, F32, Float, FloatElement};
 pub use k_quant::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K};

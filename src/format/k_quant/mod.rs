@@ -1,5 +1,7 @@
 //! The K-quants: superblocks of 256 weights whose groups have small integer scales (and minima) under one f16 each.
 
+mod affine;
+mod planes;
 mod q2_k;
 mod q3_k;
 mod q4_k;
@@ -7,6 +9,7 @@ mod q5_k;
 mod q6_k;
 mod q8_k;
 mod scales;
+mod symmetric;
 
 pub use q2_k::{BlockQ2K, Q2K};
 pub use q3_k::{BlockQ3K, Q3K};
@@ -51,5 +54,17 @@ fn dequantize_superblock<
             let w = scale * (code as i32 - BIAS) as f32;
             *out = if MIN { w - min } else { w };
         }
+    }
+}
+
+/// Quantizes superblock after superblock with its part of the importance matrix's row.
+fn quantize_superblocks<B>(
+    row: &[f32],
+    importance: Option<&[f32]>,
+    blocks: &mut [B],
+    quantize: impl Fn(&[f32; SUPERBLOCK], Option<&[f32; SUPERBLOCK]>) -> B,
+) {
+    for (i, (block, x)) in blocks.iter_mut().zip(row.as_chunks().0).enumerate() {
+        *block = quantize(x, importance.and_then(|all| all.as_chunks().0.get(i)));
     }
 }

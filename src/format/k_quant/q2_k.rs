@@ -1,7 +1,9 @@
 //! Q2_K: 2-bit codes, 16 groups of 16, a 4-bit scale and a 4-bit minimum each.
 
-use super::{SUPERBLOCK, dequantize_superblock};
+use super::affine::{AffineRule, quantize_affine};
+use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
+use crate::format::search::AffineSearch;
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -26,6 +28,14 @@ pub struct BlockQ2K {
 
 const _: () = assert!(size_of::<BlockQ2K>() == 84 && align_of::<BlockQ2K>() == 1);
 
+const RULE: AffineRule = AffineRule {
+    max_code: 3,
+    max_scale: 15,
+    search: AffineSearch { first: -0.5, step: 0.1, steps: 15, absolute: true },
+    floor: false,
+    variance: 1.0,
+};
+
 impl QuantBlock for Q2K {
     const NAME: &'static str = "Q2_K";
     const BLOCK: usize = SUPERBLOCK;
@@ -38,8 +48,15 @@ impl QuantBlock for Q2K {
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ2K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        quantize_superblocks(row, importance, blocks, |x, importance| {
+            let superblock = quantize_affine::<16, 16>(x, importance, &RULE);
+            BlockQ2K {
+                scales: core::array::from_fn(|g| superblock.scales[g] | superblock.mins[g] << 4),
+                qs: planes::pack::<2, 32, 64>(&superblock.codes),
+                d: superblock.d,
+                dmin: superblock.dmin,
+            }
+        });
     }
 
     #[inline(always)]

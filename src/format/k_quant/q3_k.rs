@@ -1,8 +1,12 @@
 //! Q3_K: 3-bit codes around zero, 16 groups of 16 with a signed 6-bit scale each.
 
-use super::scales::unpack_scales;
-use super::{SUPERBLOCK, dequantize_superblock};
+use super::scales::{pack_scales, unpack_scales};
+use super::symmetric::requantize;
+use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
+use crate::format::search::{
+    error_weights, fit_symmetric, fit_symmetric_by_descent, largest_magnitude, nearest, sum, sum_of_squares,
+};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -39,8 +43,7 @@ impl QuantBlock for Q3K {
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ3K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        quantize_superblocks(row, importance, blocks, quantize_superblock);
     }
 
     #[inline(always)]
@@ -55,5 +58,42 @@ impl QuantBlock for Q3K {
         }
         unpack_scales(&block.scales, &mut out.scales);
         out.d = block.d.to_bits() as u32;
+    }
+}
+
+fn quantize_superblock(x: &[f32; SUPERBLOCK], importance: Option<&[f32; SUPERBLOCK]>) -> BlockQ3K {
+    let mut codes = [0; SUPERBLOCK];
+    let (mut scales, mut group_weights) = ([0.0; 16], [0.0; 16]);
+    let variance = 2.0 * sum_of_squares(x) / SUPERBLOCK as f32;
+    for (g, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate().take(16) {
+        scales[g] = match importance.and_then(|all| all.as_chunks::<16>().0.get(g)) {
+            Some(importance) => {
+                let weights = error_weights(x, importance, variance);
+                group_weights[g] = sum(&weights);
+                fit_symmetric(x, &weights, 4, codes)
+            }
+            None => fit_symmetric_by_descent(x, 4, codes),
+        };
+    }
+    let mut scale_codes = [0; 16];
+    let d = if importance.is_some() {
+        fit_symmetric(&scales, &group_weights, 32, &mut scale_codes)
+    } else {
+        let max = largest_magnitude(&scales);
+        if max != 0.0 {
+            let inverse = -32.0 / max;
+            scale_codes = scales.map(|scale| (nearest(inverse * scale).clamp(-32, 31) + 32) as u8);
+            1.0 / inverse
+        } else {
+            0.0
+        }
+    };
+    let d = F16Le::from_f32(d);
+    requantize(x, d, &scale_codes.map(|scale| scale as i32 - 32), 4, &mut codes);
+    BlockQ3K {
+        hmask: planes::pack::<1, 32, 32>(&codes.map(|code| code >> 2)),
+        qs: planes::pack::<2, 32, 64>(&codes),
+        scales: pack_scales(&scale_codes),
+        d,
     }
 }

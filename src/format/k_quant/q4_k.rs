@@ -1,8 +1,10 @@
 //! Q4_K: 4-bit codes, 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
 
-use super::scales::unpack_scales_mins;
-use super::{SUPERBLOCK, dequantize_superblock};
+use super::affine::{AffineRule, quantize_affine};
+use super::scales::{pack_scales_mins, unpack_scales_mins};
+use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
+use crate::format::search::AffineSearch;
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -27,6 +29,14 @@ pub struct BlockQ4K {
 
 const _: () = assert!(size_of::<BlockQ4K>() == 144 && align_of::<BlockQ4K>() == 1);
 
+const RULE: AffineRule = AffineRule {
+    max_code: 15,
+    max_scale: 63,
+    search: AffineSearch { first: -1.0, step: 0.1, steps: 20, absolute: false },
+    floor: true,
+    variance: 2.0,
+};
+
 impl QuantBlock for Q4K {
     const NAME: &'static str = "Q4_K";
     const BLOCK: usize = SUPERBLOCK;
@@ -39,8 +49,15 @@ impl QuantBlock for Q4K {
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ4K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        quantize_superblocks(row, importance, blocks, |x, importance| {
+            let superblock = quantize_affine::<32, 8>(x, importance, &RULE);
+            BlockQ4K {
+                d: superblock.d,
+                dmin: superblock.dmin,
+                scales: pack_scales_mins(&superblock.scales, &superblock.mins),
+                qs: planes::pack::<4, 32, 128>(&superblock.codes),
+            }
+        });
     }
 
     #[inline(always)]

@@ -1,8 +1,10 @@
 //! Q5_K: 5-bit codes, 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
 
-use super::scales::unpack_scales_mins;
-use super::{SUPERBLOCK, dequantize_superblock};
+use super::affine::{AffineRule, quantize_affine};
+use super::scales::{pack_scales_mins, unpack_scales_mins};
+use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
+use crate::format::search::AffineSearch;
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -29,6 +31,14 @@ pub struct BlockQ5K {
 
 const _: () = assert!(size_of::<BlockQ5K>() == 176 && align_of::<BlockQ5K>() == 1);
 
+const RULE: AffineRule = AffineRule {
+    max_code: 31,
+    max_scale: 63,
+    search: AffineSearch { first: -0.5, step: 0.1, steps: 15, absolute: false },
+    floor: true,
+    variance: 2.0,
+};
+
 impl QuantBlock for Q5K {
     const NAME: &'static str = "Q5_K";
     const BLOCK: usize = SUPERBLOCK;
@@ -41,8 +51,16 @@ impl QuantBlock for Q5K {
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ5K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        quantize_superblocks(row, importance, blocks, |x, importance| {
+            let superblock = quantize_affine::<32, 8>(x, importance, &RULE);
+            BlockQ5K {
+                d: superblock.d,
+                dmin: superblock.dmin,
+                scales: pack_scales_mins(&superblock.scales, &superblock.mins),
+                qh: planes::pack::<1, 32, 32>(&superblock.codes.map(|code| code >> 4)),
+                qs: planes::pack::<4, 32, 128>(&superblock.codes),
+            }
+        });
     }
 
     #[inline(always)]

@@ -1,7 +1,9 @@
 //! Q6_K: 6-bit codes around zero, 16 groups of 16 with a signed 8-bit scale each.
 
-use super::{SUPERBLOCK, dequantize_superblock};
+use super::symmetric::requantize;
+use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
+use crate::format::search::{NEGLIGIBLE, fit_symmetric, largest_magnitude, nearest};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -38,8 +40,7 @@ impl QuantBlock for Q6K {
     }
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ6K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+        quantize_superblocks(row, importance, blocks, quantize_superblock);
     }
 
     #[inline(always)]
@@ -57,5 +58,29 @@ impl QuantBlock for Q6K {
             *to = scale as i16 + 128;
         }
         out.d = block.d.to_bits() as u32;
+    }
+}
+
+fn quantize_superblock(x: &[f32; SUPERBLOCK], importance: Option<&[f32; SUPERBLOCK]>) -> BlockQ6K {
+    let mut codes = [0; SUPERBLOCK];
+    let mut scales = [0.0; 16];
+    for (g, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate().take(16) {
+        let importance = importance.and_then(|all| all.as_chunks::<16>().0.get(g));
+        let weights = importance.copied().unwrap_or_else(|| x.map(|x| x * x));
+        scales[g] = fit_symmetric(x, &weights, 32, codes);
+    }
+    let max = largest_magnitude(&scales);
+    if max.abs() < NEGLIGIBLE {
+        return BlockQ6K::zeroed();
+    }
+    let inverse = -128.0 / max;
+    let d = F16Le::from_f32(1.0 / inverse);
+    let scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
+    requantize(x, d, &scales.map(i32::from), 32, &mut codes);
+    BlockQ6K {
+        ql: planes::pack::<4, 64, 128>(&codes),
+        qh: planes::pack::<2, 32, 64>(&codes.map(|code| code >> 4)),
+        scales,
+        d,
     }
 }

@@ -1,7 +1,8 @@
 //! Q8_K: signed bytes under one f32 scale, with the sums of each 16: the activations' format, here also one for weights.
 
-use super::SUPERBLOCK;
+use super::{SUPERBLOCK, quantize_superblocks};
 use crate::format::le::{F32Le, I16Le};
+use crate::format::search::{largest_magnitude, nearest};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -38,9 +39,8 @@ impl QuantBlock for Q8K {
         }
     }
 
-    fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ8K]) {
-        let _ = (row, importance, blocks);
-        todo!()
+    fn quantize(row: &[f32], _importance: Option<&[f32]>, blocks: &mut [BlockQ8K]) {
+        quantize_superblocks(row, None, blocks, |x, _| quantize_superblock(x));
     }
 
     #[inline(always)]
@@ -50,4 +50,18 @@ impl QuantBlock for Q8K {
         }
         out.d = block.d.to_bits();
     }
+}
+
+fn quantize_superblock(x: &[f32; SUPERBLOCK]) -> BlockQ8K {
+    let max = largest_magnitude(x);
+    if max == 0.0 {
+        return BlockQ8K::zeroed();
+    }
+    let inverse = -127.0 / max;
+    let qs = x.map(|x| nearest(inverse * x).min(127) as i8);
+    let mut bsums = [I16Le::default(); 16];
+    for (sum, qs) in bsums.iter_mut().zip(qs.as_chunks::<16>().0) {
+        *sum = I16Le::new(qs.iter().map(|&q| q as i16).sum());
+    }
+    BlockQ8K { d: F32Le::from_f32(1.0 / inverse), qs, bsums }
 }
