@@ -13,12 +13,16 @@ pub mod format;
 pub mod gguf;
 pub mod kernel;
 mod linear;
+mod load;
 mod packed;
 pub mod simd;
+pub mod weight;
 
 pub use activation::{Activations, Kinds};
 pub use error::{Error, Result};
 pub use executor::{Executor, Serial};
 pub use format::QuantBlock;
 pub use linear::Linear;
+pub use load::{Storage, load_weight_optimal};
 pub use simd::Level;
+pub use weight::{WeightFormat, dispatch_matmul, dispatch_matmul_fused};

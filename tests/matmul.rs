@@ -1,0 +1,255 @@
+//! Every format × every instruction set level of this CPU × storage × batch × threads: one answer, and the right one.
+
+use quantblock::{
+    Activations, Error, Executor, Kinds, Level, Serial, WeightFormat, executor::ThreadPool, for_each_format,
+};
+
+/// xorshift: the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Roughly normal, in −2..2.
+    fn float(&mut self) -> f32 {
+        (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum()
+    }
+
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+}
+
+fn levels() -> impl Iterator<Item = Level> {
+    Level::ALL.into_iter().filter(|level| level.is_available())
+}
+
+/// Activations dequantized by the documented rule: `round(x · 127 / amax) · amax / 127` per group.
+fn rounded_activations(x: &[f32], group: usize) -> Vec<f64> {
+    if group == 1 {
+        return x.iter().map(|&v| v as f64).collect();
+    }
+    x.chunks(group)
+        .flat_map(|x| {
+            let amax = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+            let (d, id) = (amax / 127.0, if amax > 0.0 { 127.0 / amax } else { 0.0 });
+            x.iter().map(move |v| (v * id).round_ties_even() as f64 * d as f64)
+        })
+        .collect()
+}
+
+fn activations(x: &[f32], m: usize, k: usize, kinds: Kinds, level: Level) -> Activations {
+    let mut a = Activations::with_level(level);
+    a.quantize(x, m, k, kinds, &Serial).unwrap();
+    a
+}
+
+fn bits(y: &[f32]) -> Vec<u32> {
+    y.iter().map(|v| v.to_bits()).collect()
+}
+
+fn product(linear: &WeightFormat, x: &[f32], m: usize, executor: &impl Executor) -> Vec<f32> {
+    let a = activations(x, m, linear.k(), linear.kinds(), linear.level());
+    let mut y = vec![f32::MAX; m * linear.n()];
+    linear.matmul(&a, &mut y, executor).unwrap();
+    y
+}
+
+/// Bounds every element by 1e-5 of the sum of magnitudes, against f64 over dequantized weights and activations.
+fn check_against_f64(linear: &WeightFormat, x: &[f32], m: usize, group: usize, y: &[f32]) {
+    let (n, k) = (linear.n(), linear.k());
+    let mut w = vec![0.0; k];
+    for row in 0..n {
+        linear.dequantize_row(row, &mut w).unwrap();
+        for column in 0..m {
+            let a = rounded_activations(&x[column * k..(column + 1) * k], group);
+            let exact: f64 = w.iter().zip(&a).map(|(&w, a)| w as f64 * a).sum();
+            let magnitude: f64 = w.iter().zip(&a).map(|(&w, a)| (w as f64 * a).abs()).sum();
+            let error = (y[column * n + row] as f64 - exact).abs();
+            assert!(
+                error <= 1e-5 * magnitude,
+                "{}: row {row}, column {column}: {error} of {magnitude}",
+                linear.format_name()
+            );
+        }
+    }
+}
+
+/// Activations that share a scale: also the format's block.
+fn group(linear: &WeightFormat) -> usize {
+    match linear.kinds() {
+        Kinds::F32 => 1,
+        Kinds::BLOCK32 => 32,
+        _ => 256,
+    }
+}
+
+/// All storages, levels, batches and threads against the scalar native result.
+fn one_answer(id: u32, n: usize, k: usize, seed: u64) {
+    let mut random = Random(seed);
+    let w = random.floats(n * k);
+    let m_max = 20;
+    let x = random.floats(m_max * k);
+    let pools = [1, 2, 3, 7].map(ThreadPool::new);
+    let native = WeightFormat::quantized(id, &w, None, n, k).unwrap();
+    let reference = product(&native.clone().with_level(Level::Scalar).unwrap(), &x, m_max, &Serial);
+    check_against_f64(&native, &x, m_max, group(&native), &reference);
+    let packed = native.clone().pack(&pools[1]).unwrap();
+    let mut rows = (vec![0.0; k], vec![0.0; k]);
+    for row in 0..n {
+        native.dequantize_row(row, &mut rows.0).unwrap();
+        packed.dequantize_row(row, &mut rows.1).unwrap();
+        assert_eq!(bits(&rows.0), bits(&rows.1), "{}: dequantized row {row}", packed.kernel_name());
+    }
+    for level in levels() {
+        for linear in [native.clone(), packed.clone()] {
+            let linear = linear.with_level(level).unwrap();
+            for m in [1, 2, 3, 5, 8, 17, m_max] {
+                for pool in &pools {
+                    let y = product(&linear, &x[..m * k], m, pool);
+                    let name = linear.kernel_name();
+                    assert_eq!(bits(&y), bits(&reference[..m * n]), "{name} m {m} n {n} threads {}", pool.threads());
+                }
+            }
+        }
+    }
+}
+
+fn for_format(id: u32) {
+    let k = group(&WeightFormat::from_bytes(id, &[][..], 0, 256).unwrap()).max(32);
+    for (i, (n, blocks)) in [(1, 1), (15, 3), (16, 2), (17, 5), (50, 9)].into_iter().enumerate() {
+        one_answer(id, n, k * blocks, 0x9E37_79B9 + i as u64);
+    }
+    // Long rows take several chunks of k.
+    one_answer(id, 35, 4608, 77);
+}
+
+fn f32_mode(id: u32) {
+    let (m, n, k) = (5, 19, 512);
+    let mut random = Random(99);
+    let (w, x) = (random.floats(n * k), random.floats(m * k));
+    let native = WeightFormat::quantized(id, &w, None, n, k).unwrap();
+    let packed = native.clone().pack(&Serial).unwrap();
+    let mut reference = Vec::new();
+    for level in levels() {
+        for linear in [&native, &packed] {
+            let mut a = Activations::new();
+            a.keep_f32(&x, m, k).unwrap();
+            let mut y = vec![0.0; m * n];
+            linear.clone().with_level(level).unwrap().matmul(&a, &mut y, &Serial).unwrap();
+            check_against_f64(linear, &x, m, 1, &y);
+            if reference.is_empty() {
+                reference = bits(&y);
+            }
+            assert_eq!(bits(&y), reference, "{} in f32 at {}", linear.format_name(), level.name());
+        }
+    }
+}
+
+/// Bytes of a file may be anything: every scale, code and minimum must multiply the same way everywhere.
+fn random_bytes(id: u32) {
+    let (m, n, k) = (3, 16, 4 * 256);
+    let mut random = Random(5);
+    let len = WeightFormat::quantized(id, &vec![0.0; n * k], None, n, k).unwrap().size_bytes();
+    let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+    let x = random.floats(m * k);
+    let native = WeightFormat::from_bytes(id, &bytes[..], n, k).unwrap();
+    let packed = native.clone().pack(&Serial).unwrap();
+    let canonical =
+        |y: Vec<f32>| y.iter().map(|v| if v.is_nan() { 0x7FC0_0000 } else { v.to_bits() }).collect::<Vec<_>>();
+    let reference = canonical(product(&native.clone().with_level(Level::Scalar).unwrap(), &x, m, &Serial));
+    for level in levels() {
+        let native = native.clone().with_level(level).unwrap();
+        let packed = packed.clone().with_level(level).unwrap();
+        assert_eq!(canonical(product(&native, &x, m, &Serial)), reference, "{}", native.kernel_name());
+        assert_eq!(canonical(product(&packed, &x, m, &Serial)), reference, "{}", packed.kernel_name());
+        for column in 0..m {
+            let one = canonical(product(&packed, &x[column * k..(column + 1) * k], 1, &Serial));
+            assert_eq!(one, reference[column * n..(column + 1) * n], "{} m 1", packed.kernel_name());
+        }
+    }
+}
+
+fn bad_calls(id: u32) {
+    let (n, k) = (20, 256);
+    let linear = WeightFormat::quantized(id, &vec![0.5; n * k], None, n, k).unwrap();
+    let a = activations(&vec![1.0; 2 * k], 2, k, linear.kinds(), Level::best());
+    let mut y = vec![0.0; 2 * n];
+    assert!(linear.matmul(&a, &mut y, &Serial).is_ok());
+    assert!(matches!(linear.matmul(&a, &mut y[1..], &Serial), Err(Error::Shape { .. })));
+    assert!(matches!(linear.matmul(&Activations::new(), &mut [], &Serial), Err(Error::Shape { .. })));
+    let narrow = activations(&vec![1.0; 512], 1, 512, linear.kinds(), Level::best());
+    assert!(matches!(linear.matmul(&narrow, &mut y[..n], &Serial), Err(Error::Shape { .. })));
+    let mut other = Activations::new();
+    other.quantize(&vec![1.0; k], 1, k, Kinds::NONE, &Serial).unwrap();
+    assert!(matches!(linear.matmul(&other, &mut y[..n], &Serial), Err(Error::ActivationKind { .. })));
+    assert!(matches!(linear.matmul_rows(0..n + 1, &a, &mut y, &Serial), Err(Error::Shape { .. })));
+    assert!(matches!(linear.matmul_rows(3..n, &a, &mut y, &Serial), Err(Error::Shape { .. })));
+    assert!(matches!(linear.dequantize_row(n, &mut vec![0.0; k]), Err(Error::Shape { .. })));
+    assert!(matches!(linear.dequantize_row(0, &mut vec![0.0; k - 1]), Err(Error::Block { .. } | Error::Shape { .. })));
+    assert!(matches!(WeightFormat::from_bytes(id, &[][..], usize::MAX, k), Err(Error::Overflow { .. })));
+    assert!(matches!(WeightFormat::from_bytes(id, &[1u8][..], 1, k), Err(Error::Shape { .. })));
+    if group(&linear) > 1 {
+        assert!(matches!(WeightFormat::from_bytes(id, &[][..], 1, k + 1), Err(Error::Block { .. })));
+    }
+    assert!(matches!(WeightFormat::quantized(id, &[0.0], None, 1, k), Err(Error::Shape { .. })));
+    let short = [1.0];
+    assert!(matches!(WeightFormat::quantized(id, &vec![0.0; k], Some(&short), 1, k), Err(Error::Shape { .. })));
+    // Nothing at all is a matmul too.
+    let empty = activations(&[], 0, k, linear.kinds(), Level::best());
+    assert!(linear.matmul(&empty, &mut [], &Serial).is_ok());
+    assert!(
+        WeightFormat::from_bytes(id, &[][..], 0, k)
+            .unwrap()
+            .pack(&Serial)
+            .unwrap()
+            .matmul(&a, &mut [], &Serial)
+            .is_ok()
+    );
+}
+
+fn rows_and_non_finite(id: u32) {
+    let (m, n, k) = (3, 70, 512);
+    let mut random = Random(3);
+    let linear = WeightFormat::quantized(id, &random.floats(n * k), None, n, k).unwrap();
+    let mut x = random.floats(m * k);
+    let all = product(&linear, &x, m, &Serial);
+    for linear in [linear.clone(), linear.clone().pack(&Serial).unwrap()] {
+        let a = activations(&x, m, k, linear.kinds(), Level::best());
+        for rows in [0..70, 16..70, 32..48, 48..53, 64..64] {
+            let mut part = vec![0.0; m * rows.len()];
+            linear.matmul_rows(rows.clone(), &a, &mut part, &Serial).unwrap();
+            for column in 0..m {
+                let whole = &all[column * n..][rows.clone()];
+                assert_eq!(bits(whole), bits(&part[column * rows.len()..][..rows.len()]), "{rows:?}");
+            }
+        }
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        x[k + 7] = bad;
+        let y = product(&linear, &x, m, &Serial);
+        assert_eq!(bits(&y[..n]), bits(&all[..n]), "{}: the row before", linear.format_name());
+        assert!(y[n..2 * n].iter().all(|v| !v.is_finite()), "{}: {bad} in x", linear.format_name());
+        assert_eq!(bits(&y[2 * n..]), bits(&all[2 * n..]), "{}: the row after", linear.format_name());
+    }
+}
+
+macro_rules! tests {
+    ([] $($format:ident = $id:literal),* $(,)?) => {
+        $(#[allow(non_snake_case)]
+        mod $format {
+            #[test] fn one_answer_everywhere() { super::for_format($id); }
+            #[test] fn f32_activations() { super::f32_mode($id); }
+            #[test] fn any_bytes() { super::random_bytes($id); }
+            #[test] fn wrong_calls_are_errors() { super::bad_calls($id); }
+            #[test] fn row_ranges_and_non_finite_inputs() { super::rows_and_non_finite($id); }
+        })*
+    };
+}
+
+for_each_format!(tests);
