@@ -16,6 +16,9 @@ mod linear;
 mod load;
 mod packed;
 pub mod simd;
+#[cfg(feature = "model")]
+#[cfg_attr(docsrs, doc(cfg(feature = "model")))]
+pub mod transformer;
 pub mod weight;
 
 pub use activation::{Activations, Kinds};

@@ -1,0 +1,41 @@
+//! A small transformer over the kernels: load a GGUF file, fill the KV cache from a prompt, decode token by token.
+//!
+//! [`Model`] holds what does not change (hyperparameters, weights), [`Session`] a sequence with its KV cache and buffers.
+//! Prompts go through the model in batches, one matmul per matrix and batch. All operations between the matmuls keep the
+//! crate's promise of one answer: a token's logits have the same bits in whatever batch it was computed, on any number
+//! of threads and at any instruction set level.
+//!
+//! ```no_run
+//! use quantblock::{Serial, gguf::Mmap, transformer::{LoadOptions, Model, Sampler, SamplingOptions, Session}};
+//! use std::sync::Arc;
+//!
+//! let model = Model::load_from_gguf(Arc::new(Mmap::open("model.gguf")?), LoadOptions::default())?;
+//! let mut session = Session::new(&model)?;
+//! let mut sampler = Sampler::new(SamplingOptions::greedy());
+//! let mut tokens = vec![1, 504, 3575];
+//! let mut next = sampler.sample(session.prefill(&tokens, &Serial)?, &tokens);
+//! for _ in 0..32 {
+//!     let Some(token) = next else { break };
+//!     tokens.push(token);
+//!     next = sampler.sample(session.decode(token, &Serial)?, &tokens);
+//! }
+//! # Ok::<(), quantblock::Error>(())
+//! ```
+
+mod attention;
+mod config;
+mod kv_cache;
+mod math;
+mod model;
+mod rope;
+mod rows;
+mod sampling;
+mod session;
+mod weights;
+
+pub use config::{Architecture, Config, Gate};
+pub use model::{Layer, LoadOptions, Model};
+pub use rope::RopePairs;
+pub use sampling::{Sampler, SamplingOptions};
+pub use session::Session;
+pub use weights::{AttentionWeights, FFNWeights};
