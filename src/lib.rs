@@ -29,3 +29,8 @@ pub use linear::Linear;
 pub use load::{Storage, load_weight_optimal};
 pub use simd::Level;
 pub use weight::{WeightFormat, dispatch_matmul, dispatch_matmul_fused};
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
