@@ -23,6 +23,7 @@
 //! ```
 
 mod attention;
+pub mod chat;
 mod config;
 mod kv_cache;
 mod math;
@@ -31,6 +32,7 @@ mod rope;
 mod rows;
 mod sampling;
 mod session;
+pub mod tokenizer;
 mod weights;
 
 pub use config::{Architecture, Config, Gate};
@@ -38,4 +40,5 @@ pub use model::{Layer, LoadOptions, Model};
 pub use rope::RopePairs;
 pub use sampling::{Sampler, SamplingOptions};
 pub use session::Session;
+pub use tokenizer::Tokenizer;
 pub use weights::{AttentionWeights, FFNWeights};
