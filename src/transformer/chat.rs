@@ -10,6 +10,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
 use serde_json::ser::{Formatter, PrettyFormatter};
 
+use crate::gguf::Gguf;
 use crate::{Error, Result};
 
 /// What a model without a template is most likely to understand.
@@ -48,6 +49,21 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The template of a file, or `None` if it has none: a model that only completes text.
+    ///
+    /// # Errors
+    /// The key is no string, or as [`new`](Self::new).
+    pub fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
+        let Some(source) = gguf.find::<&str>(NAME)? else { return Ok(None) };
+        let text = |key: &str| -> Result<&str> {
+            let id = gguf.find::<usize>(key)?;
+            let tokens = gguf.find_array::<&str>("tokenizer.ggml.tokens")?;
+            Ok(id.and_then(|id| tokens?.get(id)).unwrap_or_default())
+        };
+        let (bos, eos) = (text("tokenizer.ggml.bos_token_id")?, text("tokenizer.ggml.eos_token_id")?);
+        ChatTemplate::new(source, bos, eos).map(Some)
+    }
+
     /// Compiles the template of a model whose texts begin with `bos` and end with `eos` (empty if it has none).
     ///
     /// # Errors

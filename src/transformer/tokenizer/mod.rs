@@ -16,26 +16,12 @@ use std::vec::Vec;
 pub use stream::TextStream;
 pub use vocabulary::{TokenType, Vocabulary};
 
+use crate::gguf::Gguf;
 use crate::{Error, Result};
 use byte_level::ByteLevelBpe;
 use sentence_piece::SentencePiece;
 use special::{Part, SpecialTokens};
 use vocabulary::malformed;
-
-/// Control tokens that end an answer, whatever the file's keys say.
-const END_TOKENS: [&str; 11] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|return|>",
-    "<|call|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<eos>",
-    "</s>",
-];
 
 /// A vocabulary that encodes and decodes.
 #[derive(Debug)]
@@ -74,6 +60,14 @@ impl Pieces {
 }
 
 impl Tokenizer {
+    /// Builds the tokenizer of a file.
+    ///
+    /// # Errors
+    /// A key is missing or of the wrong type; and as [`new`](Self::new).
+    pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
+        Tokenizer::new(&Vocabulary::from_gguf(gguf)?)
+    }
+
     /// Builds the tokenizer.
     ///
     /// # Errors
@@ -117,7 +111,7 @@ impl Tokenizer {
             }
             pieces.ends.push(pieces.bytes.len());
             pieces.control.push(control);
-            if token_type == TokenType::Control && END_TOKENS.contains(&token) {
+            if vocabulary::END_TOKENS.contains(&token) {
                 ends.push(id);
             }
         }
@@ -144,14 +138,13 @@ impl Tokenizer {
                 }
                 Part::Text(text) => text,
             };
-            let done = match &self.encoder {
-                Encoder::ByteLevel(bpe) => bpe.encode(text, &mut ids),
+            match &self.encoder {
+                Encoder::ByteLevel(bpe) => bpe.encode(text, &mut ids).map_err(|error| Error::Unsupported {
+                    what: format!("tokenizing this text ({error})"),
+                    instead: "split it into shorter texts".to_string(),
+                })?,
                 Encoder::SentencePiece(spm) => spm.encode(text, first, &mut ids),
-            };
-            done.map_err(|error| Error::Unsupported {
-                what: format!("tokenizing this text ({error})"),
-                instead: "split it into shorter texts".to_string(),
-            })?;
+            }
             first = false;
         }
         Ok(ids)

@@ -4,6 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
+use crate::gguf::Gguf;
 use crate::{Error, Result};
 
 /// What a token stands for, as `tokenizer.ggml.token_type` says.
@@ -37,6 +38,21 @@ impl TokenType {
         })
     }
 }
+
+/// Tokens that end an answer, whatever the file's keys and types say.
+pub(super) const END_TOKENS: [&str; 11] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|return|>",
+    "<|call|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<eos>",
+    "</s>",
+];
 
 /// The keys `tokenizer.ggml.*` of a GGUF file, borrowed from it. Nothing in it is trusted:
 /// [`Tokenizer::new`](super::Tokenizer::new) checks every length and id.
@@ -78,6 +94,35 @@ pub(super) fn malformed(key: &str, why: impl Into<String>) -> Error {
 }
 
 impl<'a> Vocabulary<'a> {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// A key that every tokenizer needs is missing, or one is of the wrong type; the error names it.
+    pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Vocabulary<'a>> {
+        let types = gguf.find_array::<i64>("tokenizer.ggml.token_type")?;
+        let token_types = types.into_iter().flatten().enumerate().map(|(id, number)| {
+            TokenType::from_id(number)
+                .ok_or_else(|| malformed(&format!("token_type[{id}]"), format!("{number} is no token type")))
+        });
+        let id = |key: &str| gguf.find::<u32>(key);
+        Ok(Vocabulary {
+            model: gguf.str("tokenizer.ggml.model")?,
+            pre: gguf.find("tokenizer.ggml.pre")?,
+            tokens: gguf.array("tokenizer.ggml.tokens")?.collect(),
+            scores: gguf.find_array("tokenizer.ggml.scores")?.into_iter().flatten().collect(),
+            token_types: token_types.collect::<Result<_>>()?,
+            merges: gguf.find_array("tokenizer.ggml.merges")?.into_iter().flatten().collect(),
+            bos: id("tokenizer.ggml.bos_token_id")?,
+            eos: id("tokenizer.ggml.eos_token_id")?,
+            eot: id("tokenizer.ggml.eot_token_id")?,
+            eom: id("tokenizer.ggml.eom_token_id")?,
+            unknown: id("tokenizer.ggml.unknown_token_id")?,
+            add_bos: gguf.find("tokenizer.ggml.add_bos_token")?,
+            add_eos: gguf.find("tokenizer.ggml.add_eos_token")?,
+            add_space_prefix: gguf.find("tokenizer.ggml.add_space_prefix")?,
+        })
+    }
+
     /// Checks lengths and ids against the number of tokens; the error names the key.
     pub(super) fn check(&self) -> Result<()> {
         let count = self.tokens.len();
@@ -110,8 +155,12 @@ impl<'a> Vocabulary<'a> {
         Ok(())
     }
 
-    /// The type of a token; normal where the file gives none.
+    /// The type of a token: control for those that end an answer, whatever the file says (many say otherwise), and normal where it
+    /// says nothing.
     pub(super) fn token_type(&self, id: usize) -> TokenType {
+        if self.tokens.get(id).is_some_and(|token| END_TOKENS.contains(token)) {
+            return TokenType::Control;
+        }
         self.token_types.get(id).copied().unwrap_or(TokenType::Normal)
     }
 
