@@ -16,6 +16,7 @@ mod tensor;
 mod typed;
 mod types;
 mod value;
+mod writer;
 
 #[cfg(feature = "std")]
 pub use file::read_file;
@@ -26,3 +27,4 @@ pub use tensor::{Dims, TensorInfo};
 pub use typed::{FromValue, Items, Mismatch, PerLayer};
 pub use types::{REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType};
 pub use value::{Array, ArrayIter, Value, ValueType};
+pub use writer::{Element, GgufWriter, ToMetadata};
