@@ -202,37 +202,39 @@ pub(super) fn fit_affine<const N: usize>(
 
 /// Finds `scale` such that `scale·code` is near `x ≥ 0`, codes up to `max_code`: ggml's `make_qp_quants`.
 ///
-/// Tries 9 scales, then moves single codes in up to 5 passes.
+/// Tries 9 scales, then moves single codes in up to 5 passes. A negative `x` (which rounding in [`fit_affine`] can make of
+/// a scale near 0) has a negative level in the sums, but its code is the level's low byte.
 pub(super) fn fit_positive<const N: usize>(x: &[f32; N], weights: &[f32; N], max_code: u8, codes: &mut [u8; N]) -> f32 {
     let max = x.iter().fold(0.0, |max, &x| if x > max { x } else { max });
     if max < NEGLIGIBLE {
         *codes = [0; N];
         return 0.0;
     }
-    let code = |v: f32| nearest(v).min(max_code as i32) as u8;
-    let error = |inverse: f32| {
+    let level = |v: f32| nearest(v).min(max_code as i32);
+    let error = |inverse: f32, level: &dyn Fn(f32) -> i32| {
         let scale = 1.0 / inverse;
         let mut error = 0.0f32;
         for (&x, &w) in x.iter().zip(weights) {
-            let difference = x - scale * code(inverse * x) as f32;
+            let difference = x - scale * level(inverse * x) as f32;
             error += w * difference * difference;
         }
         error
     };
 
     let mut inverse = max_code as f32 / max;
-    let mut best = error(inverse);
+    let mut best = error(inverse, &|v| nearest(v) as u8 as i32);
     for step in (-4..=4).filter(|&step| step != 0) {
         let candidate = (0.1 * step as f32 + max_code as f32) / max;
-        let new_error = error(candidate);
+        let new_error = error(candidate, &level);
         if new_error < best {
             (best, inverse) = (new_error, candidate);
         }
     }
     let (mut sum_xl, mut sum_ll) = (0.0f32, 0.0f32);
     for ((&x, &w), to) in x.iter().zip(weights).zip(codes.iter_mut()) {
-        *to = code(inverse * x);
-        let l = *to as f32;
+        let l = level(inverse * x);
+        *to = l as u8;
+        let l = l as f32;
         sum_xl += w * x * l;
         sum_ll += w * l * l;
     }
@@ -242,12 +244,12 @@ pub(super) fn fit_positive<const N: usize>(x: &[f32; N], weights: &[f32; N], max
             let l = *to as f32;
             let (others_xl, others_ll) = (sum_xl - w * x * l, sum_ll - w * l * l);
             if others_xl > 0.0 && others_ll > 0.0 {
-                let new_code = code(x * others_ll / others_xl);
-                if new_code != *to {
-                    let l = new_code as f32;
+                let new_level = level(x * others_ll / others_xl);
+                if new_level != *to as i32 {
+                    let l = new_level as f32;
                     let (new_xl, new_ll) = (others_xl + w * x * l, others_ll + w * l * l);
                     if new_xl * new_xl * sum_ll > sum_xl * sum_xl * new_ll {
-                        (*to, sum_xl, sum_ll) = (new_code, new_xl, new_ll);
+                        (*to, sum_xl, sum_ll) = (new_level as u8, new_xl, new_ll);
                         changed = true;
                     }
                 }
