@@ -178,7 +178,7 @@ fn row_bytes_are_checked() {
 
 #[test]
 fn shapes_of_all_ranks() {
-    let bytes = vec![7; 24 * 4];
+    let bytes = [7; 24 * 4];
     let shapes: [&[usize]; 5] = [&[], &[24], &[4, 6], &[4, 3, 2], &[2, 2, 3, 2]];
     for dims in shapes {
         let elements: usize = dims.iter().product();

@@ -135,8 +135,10 @@ impl<'a> TensorInfo<'a> {
             if raw < 0 {
                 return Err(Error::Gguf { at: at(), why: format!("dimension {i} is negative ({raw})") });
             }
-            *slot = usize::try_from(raw)
-                .map_err(|_| Error::Gguf { at: at(), why: format!("dimension {i} is too large ({raw})") })?;
+            *slot = usize::try_from(raw).map_err(|_| Error::Gguf {
+                at: at(),
+                why: format!("dimension {i} is {raw}: the size is not representable"),
+            })?;
         }
         let dims = Dims { ne, len: n_dims as u8 };
         let type_id = cursor.u32().map_err(|f| f.at(at()))?;
