@@ -180,6 +180,35 @@ fn pools_are_dropped_at_any_moment() {
     }
 }
 
+/// Processor time of a thread in ticks of 10 ms.
+#[cfg(target_os = "linux")]
+fn ticks(thread: &std::path::Path) -> u64 {
+    let stat = std::fs::read_to_string(thread.join("stat")).unwrap();
+    // Behind the name, which is in parentheses: state is field 3, user and system time are 14 and 15.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_idle_pool_uses_no_processor_time() {
+    let pool = ThreadPool::new(2);
+    let met = Barrier::new(2);
+    let threads = Mutex::new(Vec::new());
+    pool.run(2, &|_| {
+        met.wait();
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        threads.lock().unwrap().push(std::path::Path::new("/proc").join(thread));
+    });
+    let threads = threads.into_inner().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let before: u64 = threads.iter().map(|thread| ticks(thread)).sum();
+    std::thread::sleep(Duration::from_millis(500));
+    let after: u64 = threads.iter().map(|thread| ticks(thread)).sum();
+    // A worker that watches all the time would have used up to 50; one tick is rounding.
+    assert!(after - before <= 1, "{} ticks", after - before);
+}
+
 #[test]
 fn stress() {
     for threads in [2, 3, 8] {
