@@ -144,7 +144,7 @@ impl Activations {
     pub fn quantize(&mut self, x: &[f32], m: usize, k: usize, kinds: Kinds, executor: &impl Executor) -> Result<()> {
         check_len(x, m, k)?;
         for (kind, block) in [(Kinds::BLOCK32, 32), (Kinds::BLOCK256, 256)] {
-            if kinds.contains(kind) && k % block != 0 {
+            if kinds.contains(kind) && !k.is_multiple_of(block) {
                 return Err(Error::Block { format: kind.name(), block, k });
             }
         }

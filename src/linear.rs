@@ -206,7 +206,7 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
             expected,
             found,
         };
-        if rows.start > rows.end || rows.end > self.n || rows.start % PANEL_ROWS != 0 {
+        if rows.start > rows.end || rows.end > self.n || !rows.start.is_multiple_of(PANEL_ROWS) {
             let what = format!("rows {rows:?} of W (inside 0..{}, from a multiple of {PANEL_ROWS})", self.n);
             return Err(shape(&what, self.n, rows.end));
         }

@@ -9,7 +9,7 @@ use alloc::format;
 /// # Errors
 /// [`Error::Block`] if `k` is not a multiple of the block.
 pub fn row_bytes<F: QuantBlock>(k: usize) -> Result<usize> {
-    if k % F::BLOCK != 0 {
+    if !k.is_multiple_of(F::BLOCK) {
         return Err(Error::Block { format: F::NAME, block: F::BLOCK, k });
     }
     let overflow = || Error::Overflow { what: format!("a row of {} with k = {k}", F::NAME) };

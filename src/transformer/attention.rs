@@ -308,6 +308,7 @@ mod tests {
     use crate::{executor::Serial, transformer::kv_cache::KvShape};
 
     /// Attention as its definition says, in f64.
+    #[allow(clippy::too_many_arguments)]
     fn naive(
         queries: Queries,
         kv_heads: usize,

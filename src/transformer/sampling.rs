@@ -102,7 +102,7 @@ impl Sampler {
             }
         }
         let likeliest = *candidates.iter().min_by(|a, b| likelier(a, b))?;
-        if !(temperature > 0.0) || !likeliest.logit.is_finite() {
+        if temperature.is_nan() || temperature <= 0.0 || !likeliest.logit.is_finite() {
             return Some(likeliest.token);
         }
         if top_k > 0 && top_k < candidates.len() {
