@@ -17,7 +17,7 @@ macro_rules! define_weight_format {
         #[non_exhaustive]
         pub enum WeightFormat<'a> {
             $(
-                #[doc = concat!("Weights of format [`", stringify!($format), "`](struct@crate::format::", stringify!($format), ").")]
+                #[doc = concat!("Weights of format [`", stringify!($format), "`](type@crate::format::", stringify!($format), ").")]
                 $format(Linear<'a, $format>),
             )*
         }
