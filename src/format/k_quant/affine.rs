@@ -8,7 +8,7 @@ use crate::format::search::{
 use num_traits::Float;
 
 /// What tells the quantizers of these formats apart.
-pub(super) struct AffineRule {
+pub(super) struct AffineRule<const GROUPS: usize, P> {
     /// The largest code.
     pub(super) max_code: u8,
     /// The largest integer scale and minimum.
@@ -19,23 +19,26 @@ pub(super) struct AffineRule {
     pub(super) floor: bool,
     /// What multiplies the mean of x² in the weights of errors under an importance matrix.
     pub(super) variance: f32,
+    /// Packs the integer scales and minima.
+    pub(super) pack: fn(&[u8; GROUPS], &[u8; GROUPS]) -> P,
+    /// Reads them.
+    pub(super) unpack: fn(&P, &mut [i16; 16], &mut [i16; 16]),
 }
 
-/// A superblock before it is packed.
-pub(super) struct AffineSuperblock<const GROUPS: usize> {
+/// A superblock whose codes are not packed yet.
+pub(super) struct AffineSuperblock<P> {
     pub(super) d: F16Le,
     pub(super) dmin: F16Le,
-    pub(super) scales: [u8; GROUPS],
-    pub(super) mins: [u8; GROUPS],
+    pub(super) scales: P,
     pub(super) codes: [u8; SUPERBLOCK],
 }
 
 /// Quantizes a superblock of `GROUPS` groups of `GROUP` weights.
-pub(super) fn quantize_affine<const GROUP: usize, const GROUPS: usize>(
+pub(super) fn quantize_affine<const GROUP: usize, const GROUPS: usize, P>(
     x: &[f32; SUPERBLOCK],
     importance: Option<&[f32; SUPERBLOCK]>,
-    rule: &AffineRule,
-) -> AffineSuperblock<GROUPS> {
+    rule: &AffineRule<GROUPS, P>,
+) -> AffineSuperblock<P> {
     let groups = x.as_chunks::<GROUP>().0;
     let mut codes = [0; SUPERBLOCK];
     let (mut scales, mut mins, mut group_weights) = ([0.0; GROUPS], [0.0; GROUPS], [0.0; GROUPS]);
@@ -64,6 +67,9 @@ pub(super) fn quantize_affine<const GROUP: usize, const GROUPS: usize>(
     let (d, dmin) = (F16Le::from_f32(d), F16Le::from_f32(dmin));
 
     // The codes once more, for the scales as they will be read. Where the scale came to 0 those of the search stay.
+    let packed = (rule.pack)(&out_scales, &out_mins);
+    let (mut out_scales, mut out_mins) = ([0; 16], [0; 16]);
+    (rule.unpack)(&packed, &mut out_scales, &mut out_mins);
     let (d_read, dmin_read) = (d.to_f32(), dmin.to_f32());
     for (g, (x, codes)) in groups.iter().zip(codes.as_chunks_mut::<GROUP>().0).enumerate().take(GROUPS) {
         let (scale, min) = (d_read * out_scales[g] as f32, dmin_read * out_mins[g] as f32);
@@ -71,7 +77,7 @@ pub(super) fn quantize_affine<const GROUP: usize, const GROUPS: usize>(
             *codes = x.map(|x| nearest((x + min) / scale).clamp(0, rule.max_code as i32) as u8);
         }
     }
-    AffineSuperblock { d, dmin, scales: out_scales, mins: out_mins, codes }
+    AffineSuperblock { d, dmin, scales: packed, codes }
 }
 
 /// Integers for `values ≥ 0` such that the largest gets `max_code`; returns what multiplies them.

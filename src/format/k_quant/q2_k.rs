@@ -28,12 +28,14 @@ pub struct BlockQ2K {
 
 const _: () = assert!(size_of::<BlockQ2K>() == 84 && align_of::<BlockQ2K>() == 1);
 
-const RULE: AffineRule = AffineRule {
+const RULE: AffineRule<16, [u8; 16]> = AffineRule {
     max_code: 3,
     max_scale: 15,
     search: AffineSearch { first: -0.5, step: 0.1, steps: 15, absolute: true },
     floor: false,
     variance: 1.0,
+    pack: |scales, mins| core::array::from_fn(|g| scales[g] | mins[g] << 4),
+    unpack: unpack_scales_mins,
 };
 
 impl QuantBlock for Q2K {
@@ -49,9 +51,9 @@ impl QuantBlock for Q2K {
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ2K]) {
         quantize_superblocks(row, importance, blocks, |x, importance| {
-            let superblock = quantize_affine::<16, 16>(x, importance, &RULE);
+            let superblock = quantize_affine::<16, 16, _>(x, importance, &RULE);
             BlockQ2K {
-                scales: core::array::from_fn(|g| superblock.scales[g] | superblock.mins[g] << 4),
+                scales: superblock.scales,
                 qs: planes::pack::<2, 32, 64>(&superblock.codes),
                 d: superblock.d,
                 dmin: superblock.dmin,
@@ -69,11 +71,16 @@ impl QuantBlock for Q2K {
                 }
             }
         }
-        for ((scale, min), byte) in out.scales.iter_mut().zip(&mut out.mins).zip(block.scales) {
-            *scale = (byte & 15) as i16;
-            *min = (byte >> 4) as i16;
-        }
+        unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;
+    }
+}
+
+#[inline(always)]
+fn unpack_scales_mins(bytes: &[u8; 16], scales: &mut [i16; 16], mins: &mut [i16; 16]) {
+    for ((scale, min), byte) in scales.iter_mut().zip(mins).zip(bytes) {
+        *scale = (byte & 15) as i16;
+        *min = (byte >> 4) as i16;
     }
 }

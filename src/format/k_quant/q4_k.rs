@@ -29,12 +29,14 @@ pub struct BlockQ4K {
 
 const _: () = assert!(size_of::<BlockQ4K>() == 144 && align_of::<BlockQ4K>() == 1);
 
-const RULE: AffineRule = AffineRule {
+const RULE: AffineRule<8, [u8; 12]> = AffineRule {
     max_code: 15,
     max_scale: 63,
     search: AffineSearch { first: -1.0, step: 0.1, steps: 20, absolute: false },
     floor: true,
     variance: 2.0,
+    pack: pack_scales_mins,
+    unpack: unpack_scales_mins,
 };
 
 impl QuantBlock for Q4K {
@@ -50,11 +52,11 @@ impl QuantBlock for Q4K {
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ4K]) {
         quantize_superblocks(row, importance, blocks, |x, importance| {
-            let superblock = quantize_affine::<32, 8>(x, importance, &RULE);
+            let superblock = quantize_affine::<32, 8, _>(x, importance, &RULE);
             BlockQ4K {
                 d: superblock.d,
                 dmin: superblock.dmin,
-                scales: pack_scales_mins(&superblock.scales, &superblock.mins),
+                scales: superblock.scales,
                 qs: planes::pack::<4, 32, 128>(&superblock.codes),
             }
         });

@@ -31,12 +31,15 @@ pub struct BlockQ5K {
 
 const _: () = assert!(size_of::<BlockQ5K>() == 176 && align_of::<BlockQ5K>() == 1);
 
-const RULE: AffineRule = AffineRule {
+const RULE: AffineRule<8, [u8; 12]> = AffineRule {
     max_code: 31,
     max_scale: 63,
     search: AffineSearch { first: -0.5, step: 0.1, steps: 15, absolute: false },
     floor: true,
     variance: 2.0,
+    // ggml caps them here and not in Q4_K: only a level below 0 (whose low byte is large) tells.
+    pack: |scales, mins| pack_scales_mins(&scales.map(|s| s.min(63)), &mins.map(|m| m.min(63))),
+    unpack: unpack_scales_mins,
 };
 
 impl QuantBlock for Q5K {
@@ -52,11 +55,11 @@ impl QuantBlock for Q5K {
 
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [BlockQ5K]) {
         quantize_superblocks(row, importance, blocks, |x, importance| {
-            let superblock = quantize_affine::<32, 8>(x, importance, &RULE);
+            let superblock = quantize_affine::<32, 8, _>(x, importance, &RULE);
             BlockQ5K {
                 d: superblock.d,
                 dmin: superblock.dmin,
-                scales: pack_scales_mins(&superblock.scales, &superblock.mins),
+                scales: superblock.scales,
                 qh: planes::pack::<1, 32, 32>(&superblock.codes.map(|code| code >> 4)),
                 qs: planes::pack::<4, 32, 128>(&superblock.codes),
             }

@@ -28,7 +28,7 @@ pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [i16; 16], mins:
     widen(min.map(u32::to_le_bytes), mins);
 }
 
-/// The inverse of [`unpack_scales_mins`]; numbers are below 64.
+/// The inverse of [`unpack_scales_mins`] for numbers below 64; greater ones spoil others, as they do in ggml.
 pub(super) fn pack_scales_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     let mut bytes = [0; 12];
     for j in 0..4 {
