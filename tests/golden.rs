@@ -140,6 +140,14 @@ fn check_golden<F: QuantBlock<Tile: Reconstruct>>(id: u32) {
         }
     }
 
+    if F::BLOCK == 256 {
+        let inputs = floats("sparse_importance.f32");
+        let (rows, importance) = inputs.split_at(inputs.len() / 2);
+        let quantize_block = |(row, importance)| quantize::<F>(row, F::BLOCK, Some(importance));
+        let found: Vec<u8> = rows.chunks(F::BLOCK).zip(importance.chunks(F::BLOCK)).flat_map(quantize_block).collect();
+        assert_eq!(manifest["sparse_sha256"], sha256(&found), "{}: sparse importance", F::NAME);
+    }
+
     let random = bytes(&format!("{}.random.q", F::NAME));
     let values = dequantize::<F>(&random);
     assert_eq!(manifest["random"]["dequantized_sha256"], sha256_of_floats(&values), "{}: random blocks", F::NAME);

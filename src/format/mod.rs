@@ -70,6 +70,9 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// Quantizes a whole row, byte for byte as ggml does; `row.len() == blocks.len() * BLOCK`.
     ///
     /// `importance`, where given, holds one weight per column (as long as `row`): an importance matrix's row.
+    ///
+    /// NaN and infinities give some block or other (the same one each time) and no panic; ggml's bytes are meant for finite
+    /// weights whose scale an f16 can hold.
     fn quantize(row: &[f32], importance: Option<&[f32]>, blocks: &mut [Self::Block]);
 
     /// Writes the integer view of `block`. Float formats never see this call.

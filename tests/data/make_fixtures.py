@@ -4,6 +4,8 @@ Shared inputs: weights.f32 [2, 512] and imatrix.f32 [512]. Per format T: T.q (th
 with the importance matrix) and T.random.q (random blocks with sane scales: they reach codes that a quantizer seldom emits).
 manifest.json holds sha256 of each one's dequantized little-endian f32 and, for blocks of 32, of the bytes of both rows cut to
 480 columns (an odd number of blocks).
+sparse_importance.f32 [2, 8, 256] is an input too, found by fuzzing and kept: 8 superblocks and their importance, most of it 0, that
+leave a scale or minimum of Q2_K, Q4_K or Q5_K below 0; the manifest has the sha256 of their bytes.
 The rows hold a zero block, an outlier, a constant block, -0.0 and a one-hot block.
 """
 import hashlib
@@ -47,6 +49,9 @@ def main(out, seed=20260101):
     weights[1, 170] = -0.5
     imatrix = ((rng.random(k) + 0.05) ** 2).astype("<f4")
     weights.tofile(f"{out}/weights.f32"), imatrix.tofile(f"{out}/imatrix.f32")
+    kept = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "sparse_importance.f32")
+    sparse = np.fromfile(kept, "<f4").reshape(2, 8, 256)
+    sparse.tofile(f"{out}/sparse_importance.f32")
     manifest = {}
     for type_id, name in sorted(FORMATS.items()):
         traits = oracle.traits(type_id)
@@ -63,6 +68,9 @@ def main(out, seed=20260101):
         values = oracle.dequantize(type_id, blocks.ravel(), BLOCKS * traits.block_len)
         assert np.isfinite(values).all(), name
         entry["random"] = {"dequantized_sha256": sha(values)}
+        if traits.block_len == 256:
+            entry["sparse_sha256"] = sha(np.concatenate(
+                [oracle.quantize(type_id, row[None], importance) for row, importance in zip(*sparse)]))
         manifest[name] = entry
     with open(f"{out}/manifest.json", "w") as f:
         json.dump(manifest, f, indent=1)
