@@ -8,6 +8,7 @@ use super::le::F16Le;
 use super::search::{
     WITH_IMPORTANCE, error_weights, fit_affine, fit_symmetric, largest_magnitude, sum_of_squares, truncate,
 };
+use super::swar;
 use super::{BlockCodes, QuantBlock};
 use crate::kernel::{FlatTile, Tile};
 use bytemuck::{Pod, Zeroable};
@@ -100,16 +101,11 @@ impl<const MINS: usize, const HIGH: usize, const CODES: usize> LegacyBlock for B
     #[inline(always)]
     fn unpack(&self, codes: &mut [u8; BLOCK]) {
         if CODES == BLOCK {
-            for (code, q) in codes.iter_mut().zip(&self.qs) {
-                *code = q ^ 0x80;
-            }
+            codes.copy_from_slice(&swar::map(&self.qs, |word| word ^ swar::splat(0x80)));
             return;
         }
-        let (low, high) = codes.split_at_mut(BLOCK / 2);
-        for ((low, high), q) in low.iter_mut().zip(high).zip(&self.qs) {
-            *low = q & 15;
-            *high = q >> 4;
-        }
+        codes[..CODES].copy_from_slice(&swar::low_nibbles(&self.qs));
+        codes[CODES..].copy_from_slice(&swar::high_nibbles(&self.qs));
         for (codes, &bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(&self.qh) {
             *codes = (u64::from_ne_bytes(*codes) | u64::from_ne_bytes(spread_fifth_bits(bits))).to_ne_bytes();
         }

@@ -11,6 +11,7 @@ mod legacy;
 mod registry;
 mod row;
 mod search;
+mod swar;
 
 pub use float::{BF16, F16, F32, Float, FloatElement};
 pub use k_quant::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K};

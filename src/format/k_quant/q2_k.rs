@@ -4,6 +4,7 @@ use super::affine::{AffineRule, quantize_affine};
 use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
+use crate::format::swar::{self, splat};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -66,9 +67,7 @@ impl QuantBlock for Q2K {
         let (halves, _) = out.codes.as_chunks_mut::<128>();
         for (out, qs) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0) {
             for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                for (out, q) in out.iter_mut().zip(qs) {
-                    *out = q >> (2 * j) & 3;
-                }
+                *out = swar::map(qs, |q| q >> (2 * j) & splat(3));
             }
         }
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);

@@ -7,6 +7,7 @@ use crate::format::le::F16Le;
 use crate::format::search::{
     error_weights, fit_symmetric, fit_symmetric_by_descent, largest_magnitude, nearest, sum, sum_of_squares,
 };
+use crate::format::swar::{self, splat};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -51,9 +52,9 @@ impl QuantBlock for Q3K {
         let (halves, _) = out.codes.as_chunks_mut::<128>();
         for (h, (out, qs)) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
             for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                for ((out, q), high) in out.iter_mut().zip(qs).zip(&block.hmask) {
-                    *out = q >> (2 * j) & 3 | (high >> (4 * h + j) & 1) << 2;
-                }
+                *out = swar::zip(qs, &block.hmask, |q, high| {
+                    q >> (2 * j) & splat(3) | (high >> (4 * h + j) & splat(1)) << 2
+                });
             }
         }
         unpack_scales(&block.scales, &mut out.scales);

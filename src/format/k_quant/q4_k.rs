@@ -5,6 +5,7 @@ use super::scales::{pack_scales_mins, unpack_scales_mins};
 use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
+use crate::format::swar;
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -66,11 +67,8 @@ impl QuantBlock for Q4K {
     fn codes(block: &BlockQ4K, out: &mut BlockCodes) {
         let (quarters, _) = out.codes.as_chunks_mut::<64>();
         for (out, qs) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0) {
-            let (low, high) = out.split_at_mut(32);
-            for ((low, high), q) in low.iter_mut().zip(high).zip(qs) {
-                *low = q & 15;
-                *high = q >> 4;
-            }
+            out[..32].copy_from_slice(&swar::low_nibbles(qs));
+            out[32..].copy_from_slice(&swar::high_nibbles(qs));
         }
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;

@@ -5,6 +5,7 @@ use super::scales::{pack_scales_mins, unpack_scales_mins};
 use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
+use crate::format::swar::{self, splat};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -70,12 +71,11 @@ impl QuantBlock for Q5K {
     fn codes(block: &BlockQ5K, out: &mut BlockCodes) {
         let (quarters, _) = out.codes.as_chunks_mut::<64>();
         for (j, (out, qs)) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
-            let (low, high) = out.split_at_mut(32);
-            for (((low, high), q), bits) in low.iter_mut().zip(high).zip(qs).zip(&block.qh) {
-                let bits = bits >> (2 * j);
-                *low = q & 15 | (bits & 1) << 4;
-                *high = q >> 4 | (bits & 2) << 3;
-            }
+            let fifth = |bits: u64, bit: usize| (bits >> bit & splat(1)) << 4;
+            let low = swar::zip(qs, &block.qh, |q, bits| q & splat(15) | fifth(bits, 2 * j));
+            let high = swar::zip(qs, &block.qh, |q, bits| q >> 4 & splat(15) | fifth(bits, 2 * j + 1));
+            out[..32].copy_from_slice(&low);
+            out[32..].copy_from_slice(&high);
         }
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;

@@ -4,6 +4,7 @@ use super::symmetric::requantize;
 use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::{NEGLIGIBLE, fit_symmetric, largest_magnitude, nearest};
+use crate::format::swar::{self, splat};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -49,9 +50,9 @@ impl QuantBlock for Q6K {
         let (low, high): (&[[[u8; 32]; 2]; 2], _) = (bytemuck::cast_ref(&block.ql), block.qh.as_chunks::<32>().0);
         for ((out, low), high) in halves.iter_mut().zip(low).zip(high) {
             for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                for ((out, low), high) in out.iter_mut().zip(&low[j % 2]).zip(high) {
-                    *out = low >> (4 * (j / 2)) & 15 | (high >> (2 * j) & 3) << 4;
-                }
+                *out = swar::zip(&low[j % 2], high, |low, high| {
+                    low >> (4 * (j / 2)) & splat(15) | (high >> (2 * j) & splat(3)) << 4
+                });
             }
         }
         for (to, scale) in out.scales.iter_mut().zip(block.scales) {
