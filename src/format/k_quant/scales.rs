@@ -1,10 +1,12 @@
 //! The 12 bytes that hold 16 six-bit numbers: 8 scales and 8 minima (Q4_K, Q5_K) or 16 scales (Q3_K).
 
-/// Widens bytes to the integers of [`BlockCodes`](crate::format::BlockCodes).
+/// Widens the bytes of words to the integers of [`BlockCodes`](crate::format::BlockCodes).
 #[inline(always)]
-pub(super) fn widen<const N: usize>(from: [[u8; 4]; N], to: &mut [i16; 16]) {
-    for (to, &byte) in to.iter_mut().zip(from.as_flattened()) {
-        *to = byte as i16;
+fn widen<const N: usize>(from: [u32; N], to: &mut [i16; 16]) {
+    for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(from) {
+        let halves = (word as u64 | (word as u64) << 16) & 0x0000_FFFF_0000_FFFF;
+        let bytes = (halves | halves << 8) & 0x00FF_00FF_00FF_00FF;
+        *to = bytemuck::cast::<u64, [i16; 4]>(bytes.to_le()).map(i16::from_le);
     }
 }
 
@@ -24,8 +26,8 @@ pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [i16; 16], mins:
     let top = |word: u32| (word >> 2) & 0x3030_3030;
     let scale = [scale & 0x3F3F_3F3F, low & 0x0F0F_0F0F | top(scale)];
     let min = [min & 0x3F3F_3F3F, (low >> 4) & 0x0F0F_0F0F | top(min)];
-    widen(scale.map(u32::to_le_bytes), scales);
-    widen(min.map(u32::to_le_bytes), mins);
+    widen(scale, scales);
+    widen(min, mins);
 }
 
 /// The inverse of [`unpack_scales_mins`] for numbers below 64; greater ones spoil others, as they do in ggml.
@@ -51,7 +53,7 @@ pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [i16; 16]) {
         (a >> 4) & 0x0F0F_0F0F | top(4),
         (b >> 4) & 0x0F0F_0F0F | top(6),
     ];
-    widen(scale.map(u32::to_le_bytes), scales);
+    widen(scale, scales);
 }
 
 /// The inverse of [`unpack_scales`]; numbers are below 64.

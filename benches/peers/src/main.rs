@@ -1,0 +1,96 @@
+//! quantblock's matmuls against candle's, against f32 and against what the machine can do, in one process.
+//!
+//! See `benches/README.md` for what is measured and how.
+
+mod contest;
+mod float;
+mod matmul;
+mod probe;
+mod record;
+
+use clap::Parser;
+use std::{path::PathBuf, process::Command, time::Duration};
+
+/// Compare quantblock's matmuls with candle's and with f32.
+#[derive(Parser)]
+struct Args {
+    /// Formats to measure, as GGUF spells them; all that candle has too, if not given.
+    #[arg(long, value_delimiter = ',')]
+    formats: Vec<String>,
+    /// Numbers of threads.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Rows of activations.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 512])]
+    m: Vec<usize>,
+    /// Input features.
+    #[arg(long, default_value_t = 4096)]
+    k: usize,
+    /// MiB of weights for m = 1; more than the last-level cache.
+    #[arg(long, default_value_t = 96)]
+    weights_mib: usize,
+    /// Output features for m > 1.
+    #[arg(long, default_value_t = 4096)]
+    n: usize,
+    /// Rounds; in each, every contestant has one slice.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Milliseconds of a slice; a slice has at least one call.
+    #[arg(long, default_value_t = 250)]
+    slice_ms: u64,
+    /// Small and short, to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// Where the record goes.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+}
+
+/// Tells a process which number of threads it is to measure.
+const CHILD: &str = "QUANTBLOCK_PEERS_THREADS";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = Args::parse();
+    if args.quick {
+        (args.weights_mib, args.n, args.rounds, args.slice_ms) = (48, 512, 3, 50);
+    }
+    match std::env::var(CHILD) {
+        Ok(threads) => measure(&args, threads.parse()?),
+        Err(_) => supervise(&args),
+    }
+}
+
+/// Measures each number of threads in a process of its own: candle's pool has the size it gets from the environment.
+fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    record::Record::create(args.csv.as_deref())?;
+    for threads in &args.threads {
+        let mut child = Command::new(std::env::current_exe()?);
+        child.args(std::env::args_os().skip(1));
+        for variable in [CHILD, "CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+            child.env(variable, threads.to_string());
+        }
+        let status = child.status()?;
+        if !status.success() {
+            return Err(format!("measuring {threads} threads failed: {status}").into());
+        }
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let mut record = record::Record::append(args.csv.as_deref())?;
+    let machine = probe::Machine::new(threads);
+    for &(type_id, format) in quantblock::weight::FORMATS {
+        let asked_for = args.formats.iter().any(|name| name == format);
+        if !(asked_for || args.formats.is_empty() && matmul::candle_dtype(type_id).is_some()) {
+            continue;
+        }
+        for &m in &args.m {
+            let n = if m == 1 { matmul::rows_of(type_id, args.k, args.weights_mib << 20)? } else { args.n };
+            let slice = Duration::from_millis(args.slice_ms);
+            let cell = matmul::Cell { type_id, format, m, n, k: args.k, threads };
+            record.write(cell, &matmul::measure(cell, &machine, args.rounds, slice)?)?;
+        }
+    }
+    Ok(())
+}

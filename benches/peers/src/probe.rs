@@ -1,0 +1,129 @@
+//! What the machine can do: reading memory, and integer multiply-adds on registers.
+
+use quantblock::executor::{Executor, ThreadPool};
+use std::hint::black_box;
+
+/// Bytes that the read probe goes through: beyond any cache.
+const READ_BYTES: usize = 256 << 20;
+
+/// Rounds of the dot loop in one call.
+const DOT_LOOPS: usize = 200_000;
+
+/// Threads and memory of the probes.
+pub struct Machine {
+    pub pool: ThreadPool,
+    memory: Vec<u64>,
+}
+
+impl Machine {
+    pub fn new(threads: usize) -> Self {
+        Machine { pool: ThreadPool::new(threads), memory: huge(READ_BYTES / 8, 1) }
+    }
+
+    /// Bytes that [`Machine::read`] reads.
+    pub fn read_bytes(&self) -> usize {
+        self.memory.len() * 8
+    }
+
+    /// Reads the memory, one stream for each thread.
+    pub fn read(&self) {
+        let threads = self.pool.threads();
+        self.pool.run(threads, &|task| {
+            let part = self.memory.len() / threads;
+            let mut sums = [0u64; 32];
+            for chunk in self.memory[task * part..][..part].as_chunks::<32>().0 {
+                for (sum, value) in sums.iter_mut().zip(chunk) {
+                    *sum = sum.wrapping_add(*value);
+                }
+            }
+            black_box(sums);
+        });
+    }
+
+    /// Multiply-adds of [`Machine::dot`].
+    pub fn dot_macs(&self) -> usize {
+        dot_instruction().1 * DOT_LOOPS * self.pool.threads()
+    }
+
+    /// The u8 × i8 multiply-add of this CPU, on registers only.
+    pub fn dot(&self) {
+        let (_, _, dot) = dot_instruction();
+        self.pool.run(self.pool.threads(), &|_| dot(DOT_LOOPS));
+    }
+
+    /// The instruction behind [`Machine::dot`].
+    pub fn dot_name(&self) -> &'static str {
+        dot_instruction().0
+    }
+}
+
+/// Name, multiply-adds of one loop, and the loop itself.
+#[cfg(target_arch = "x86_64")]
+fn dot_instruction() -> (&'static str, usize, fn(usize)) {
+    use core::arch::asm;
+
+    fn vpdpbusd(loops: usize) {
+        // SAFETY: only called where the CPU has AVX-512 VNNI; the registers are declared, memory is not touched.
+        unsafe {
+            asm!(
+                "2:",
+                "vpdpbusd zmm0, zmm14, zmm15", "vpdpbusd zmm1, zmm14, zmm15", "vpdpbusd zmm2, zmm14, zmm15",
+                "vpdpbusd zmm3, zmm14, zmm15", "vpdpbusd zmm4, zmm14, zmm15", "vpdpbusd zmm5, zmm14, zmm15",
+                "vpdpbusd zmm6, zmm14, zmm15", "vpdpbusd zmm7, zmm14, zmm15", "vpdpbusd zmm8, zmm14, zmm15",
+                "vpdpbusd zmm9, zmm14, zmm15", "vpdpbusd zmm10, zmm14, zmm15", "vpdpbusd zmm11, zmm14, zmm15",
+                "dec {loops}", "jnz 2b",
+                loops = inout(reg) loops => _,
+                out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
+                out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
+    fn vpmaddubsw(loops: usize) {
+        // SAFETY: only called where the CPU has AVX2; the registers are declared, memory is not touched.
+        unsafe {
+            asm!(
+                "2:",
+                "vpmaddubsw ymm6, ymm14, ymm15", "vpaddw ymm0, ymm0, ymm6",
+                "vpmaddubsw ymm7, ymm14, ymm15", "vpaddw ymm1, ymm1, ymm7",
+                "vpmaddubsw ymm8, ymm14, ymm15", "vpaddw ymm2, ymm2, ymm8",
+                "vpmaddubsw ymm9, ymm14, ymm15", "vpaddw ymm3, ymm3, ymm9",
+                "vpmaddubsw ymm10, ymm14, ymm15", "vpaddw ymm4, ymm4, ymm10",
+                "vpmaddubsw ymm11, ymm14, ymm15", "vpaddw ymm5, ymm5, ymm11",
+                "dec {loops}", "jnz 2b",
+                loops = inout(reg) loops => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+                out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
+    if is_x86_feature_detected!("avx512vnni") {
+        ("vpdpbusd zmm", 12 * 64, vpdpbusd)
+    } else if is_x86_feature_detected!("avx2") {
+        ("vpmaddubsw+vpaddw ymm", 6 * 32, vpmaddubsw)
+    } else {
+        ("none", 0, |_| {})
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn dot_instruction() -> (&'static str, usize, fn(usize)) {
+    ("none", 0, |_| {})
+}
+
+/// A vector of `len` times `value` in huge pages, where the system has them.
+pub fn huge<T: Copy>(len: usize, value: T) -> Vec<T> {
+    const PAGE: usize = 2 << 20;
+    let mut memory = Vec::with_capacity(len);
+    let start = (memory.as_mut_ptr() as usize).next_multiple_of(PAGE);
+    let end = (memory.as_ptr() as usize + len * size_of::<T>()) / PAGE * PAGE;
+    if start < end {
+        // SAFETY: whole pages inside an allocation of this process; the advice changes no contents.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+    memory.resize(len, value);
+    memory
+}
