@@ -13,9 +13,12 @@ use quantblock::{
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+/// Writes a key of this name.
+type WriteKey = Box<dyn Fn(&mut GgufWriter<'_>, &str)>;
+
 /// A model to be written: metadata and float weights, random but the same each time.
 struct Spec {
-    keys: BTreeMap<&'static str, Box<dyn Fn(&mut GgufWriter<'_>, &str)>>,
+    keys: BTreeMap<&'static str, WriteKey>,
     /// Name, n, k, type id.
     tensors: BTreeMap<String, (usize, usize, u32)>,
 }
