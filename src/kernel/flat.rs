@@ -128,7 +128,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
     fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
         let codes = driver::codes_of::<F>(rows);
         let (unit, scales) = out.split_at_mut(Self::CODES_BYTES);
-        pack_unit(BITS, |row| &codes[row].codes[..UNIT_CODES], unit);
+        pack_unit(BITS, |row| &codes[row].codes.as_chunks().0[0], unit);
         for (row, block) in codes.iter().enumerate() {
             scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
             if MIN {

@@ -55,14 +55,7 @@ impl<F: QuantBlock> IsaTask for FloatTask<'_, F> {
             loop {
                 let chunk = start..k.min(start + CHUNK);
                 for (p, out) in interleaved.iter_mut().enumerate().take(I::PANELS) {
-                    self.dequantize(panel + p.min(panels - 1), chunk.clone(), &mut rows);
-                    for step in (0..chunk.len()).step_by(8) {
-                        // SAFETY: CHUNK is a multiple of 8: 32 bytes in each row, 8 vectors at `out`.
-                        unsafe {
-                            let from = (&raw const rows.0[0]).cast::<u8>().add(step * 4);
-                            isa.interleave_rows(from, CHUNK * 4, (&raw mut out.0[step]).cast());
-                        }
-                    }
+                    self.interleave(isa, panel + p.min(panels - 1), chunk.clone(), &mut rows, out);
                 }
                 let mut kernel = FloatKernel {
                     panels: &interleaved,
@@ -89,27 +82,36 @@ impl<F: QuantBlock> IsaTask for FloatTask<'_, F> {
 }
 
 impl<F: QuantBlock> FloatTask<'_, F> {
-    /// The chunk's weights of 16 rows.
+    /// The chunk's weights of 16 rows, interleaved; `rows` is scratch.
     #[inline(always)]
-    fn dequantize(&self, panel: usize, chunk: Range<usize>, out: &mut Rows) {
+    fn interleave<I: Isa>(&self, isa: I, panel: usize, chunk: Range<usize>, rows: &mut Rows, out: &mut Interleaved) {
         let blocks = chunk.start / F::BLOCK..chunk.end / F::BLOCK;
         match self.job.weights {
             Weights::Native(native) => {
-                for (row, out) in out.0.iter_mut().enumerate() {
+                for (row, out) in rows.0.iter_mut().enumerate() {
                     let blocks = &self.job.native_row::<F>(native, panel, row)[blocks.clone()];
-                    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(F::BLOCK)) {
-                        F::dequantize(block, out);
-                    }
+                    F::Tile::dequantize_native::<F, I>(isa, blocks, out);
                 }
             }
             Weights::Packed(packed) => {
                 let tile_bytes = F::Tile::TILE_BYTES;
                 let tiles = self.job.packed_panel(packed, panel, self.job.k / F::BLOCK * tile_bytes);
-                for (row, out) in out.0.iter_mut().enumerate() {
-                    for (block, out) in blocks.clone().zip(out.chunks_exact_mut(F::BLOCK)) {
-                        F::Tile::dequantize_packed(&tiles[block * tile_bytes..][..tile_bytes], row, out);
+                let tiles = &tiles[blocks.start * tile_bytes..blocks.end * tile_bytes];
+                if F::Tile::widen_packed(isa, tiles, &mut out.0) {
+                    return;
+                }
+                for (row, out) in rows.0.iter_mut().enumerate() {
+                    for (tile, out) in tiles.chunks_exact(tile_bytes).zip(out.chunks_exact_mut(F::BLOCK)) {
+                        F::Tile::dequantize_packed(tile, row, out);
                     }
                 }
+            }
+        }
+        for step in (0..chunk.len()).step_by(8) {
+            // SAFETY: CHUNK is a multiple of 8: 32 bytes in each row, 8 vectors at `out`.
+            unsafe {
+                let from = (&raw const rows.0[0]).cast::<u8>().add(step * 4);
+                isa.interleave_rows(from, CHUNK * 4, (&raw mut out.0[step]).cast());
             }
         }
     }
@@ -161,6 +163,22 @@ impl RegisterTile for FloatKernel<'_> {
 impl<const BITS: u32, const EXPONENT_BITS: u32> FloatTile<BITS, EXPONENT_BITS> {
     const BYTES: usize = BITS as usize / 8;
 
+    /// `LANES` weights.
+    ///
+    /// # Safety
+    /// They are readable at `from`.
+    #[inline(always)]
+    unsafe fn widen_lanes<I: Isa>(isa: I, from: *const u8) -> I::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (BITS, EXPONENT_BITS) {
+                (16, 5) => isa.load_f16(from),
+                (16, _) => isa.load_bf16(from),
+                _ => isa.load_f32(from.cast()),
+            }
+        }
+    }
+
     /// A weight from its little-endian bytes.
     #[inline(always)]
     fn widen(bytes: &[u8]) -> f32 {
@@ -201,6 +219,34 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
     }
 
     fn unpack_row(_: &[u8], _: usize, _: &mut BlockCodes) {}
+
+    #[inline(always)]
+    fn dequantize_native<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, blocks: &[F::Block], out: &mut [f32]) {
+        let bytes: &[u8] = bytemuck::cast_slice(blocks);
+        let (lanes, tail) = out[..blocks.len()].split_at_mut(blocks.len() / I::LANES * I::LANES);
+        let mut from = bytes.chunks_exact(I::LANES * Self::BYTES);
+        for (out, from) in lanes.chunks_exact_mut(I::LANES).zip(&mut from) {
+            // SAFETY: both chunks hold LANES elements.
+            unsafe { isa.store_f32(out.as_mut_ptr(), Self::widen_lanes(isa, from.as_ptr())) };
+        }
+        for (out, from) in tail.iter_mut().zip(from.remainder().chunks_exact(Self::BYTES)) {
+            *out = Self::widen(from);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_packed<I: Isa>(isa: I, tiles: &[u8], out: &mut [[f32; PANEL_ROWS]]) -> bool {
+        for (out, tile) in out.iter_mut().zip(tiles.chunks_exact(Self::TILE_BYTES)) {
+            for rows in (0..PANEL_ROWS).step_by(I::LANES) {
+                // SAFETY: a tile and a step hold 16 rows.
+                unsafe {
+                    let lanes = Self::widen_lanes(isa, tile.as_ptr().add(rows * Self::BYTES));
+                    isa.store_f32(out.as_mut_ptr().add(rows), lanes);
+                }
+            }
+        }
+        true
+    }
 
     #[inline(always)]
     fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {

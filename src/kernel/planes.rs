@@ -71,28 +71,32 @@ pub unsafe fn unpack_unit<I: Isa, const BITS: u32>(isa: I, unit: *const u8) -> [
     out
 }
 
-/// Packs the codes of a unit: `codes(row)` gives the row's 32 codes. `out` is a unit, zeroed.
-pub fn pack_unit<'a>(bits: u32, codes: impl Fn(usize) -> &'a [u8], out: &mut [u8]) {
+/// Packs the codes of a unit: `codes(row)` gives the row's 32 codes. `out` is a unit.
+///
+/// A step's four codes of a row move as one u32, as they do in the lanes of [`unpack_unit`].
+pub fn pack_unit<'a>(bits: u32, codes: impl Fn(usize) -> &'a [u8; UNIT_CODES], out: &mut [u8]) {
     for row in 0..PANEL_ROWS {
-        for (i, &code) in codes(row).iter().enumerate() {
-            let (step, byte) = (i / 4, row * 4 + i % 4);
-            if bits == 8 {
-                out[step * VECTOR_BYTES + byte] = code;
-                continue;
+        let codes = codes(row).as_chunks::<4>().0;
+        let step = |s: usize| u32::from_le_bytes(codes[s]);
+        let mut vectors = out.chunks_exact_mut(VECTOR_BYTES);
+        let mut put = |word: u32| {
+            if let Some(vector) = vectors.next() {
+                vector[row * 4..][..4].copy_from_slice(&word.to_le_bytes());
             }
-            let mut plane = 0;
-            if bits & 4 != 0 {
-                out[(step % 4) * VECTOR_BYTES + byte] |= (code & 15) << (4 * (step / 4));
-                plane += 4;
-            }
-            if bits & 2 != 0 {
-                let crumb = (code >> (bits & 4)) & 3;
-                out[(plane + step / 4) * VECTOR_BYTES + byte] |= crumb << (2 * (step % 4));
-                plane += 2;
-            }
-            if bits & 1 != 0 {
-                out[plane * VECTOR_BYTES + byte] |= ((code >> (bits & 6)) & 1) << step;
-            }
+        };
+        if bits == 8 {
+            (0..UNIT_STEPS).for_each(|s| put(step(s)));
+            continue;
+        }
+        if bits & 4 != 0 {
+            (0..4).for_each(|j| put(step(j) & 0x0F0F_0F0F | (step(j + 4) & 0x0F0F_0F0F) << 4));
+        }
+        if bits & 2 != 0 {
+            let crumb = |s: usize| (step(s) >> (bits & 4) & 0x0303_0303) << (2 * (s % 4));
+            (0..2).for_each(|j| put((4 * j..4 * j + 4).fold(0, |word, s| word | crumb(s))));
+        }
+        if bits & 1 != 0 {
+            put((0..UNIT_STEPS).fold(0, |word, s| word | (step(s) >> (bits & 6) & 0x0101_0101) << s));
         }
     }
 }
@@ -119,9 +123,15 @@ pub fn unpack_code(bits: u32, unit: &[u8], row: usize, i: usize) -> u8 {
     code
 }
 
-/// Bytes of `pairs` packed pairs of `bits` (0, 4, 6 or 8).
+/// Bytes of `pairs` packed pairs of `bits` (0, 4, 6 or 8): whole vectors of each plane.
 pub const fn pairs_bytes(bits: u32, pairs: usize) -> usize {
-    pairs * bits as usize * 2 * PANEL_ROWS / 8
+    let vectors = match bits {
+        0 => 0,
+        4 => pairs.div_ceil(4),
+        6 => pairs.div_ceil(4) + pairs.div_ceil(8),
+        _ => pairs.div_ceil(2),
+    };
+    vectors * VECTOR_BYTES
 }
 
 /// Pair `index` of `pairs`: two small integers in the halves of each lane.
@@ -141,7 +151,7 @@ pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(isa: I, at: *const u8, pairs:
         if BITS == 4 {
             return low;
         }
-        let v = isa.load(at.add((pairs / 4 + index / 8) * VECTOR_BYTES));
+        let v = isa.load(at.add((pairs.div_ceil(4) + index / 8) * VECTOR_BYTES));
         let high = isa.and(isa.shr(v, 2 * (index % 8) as u32), isa.splat(0x0003_0003));
         isa.or(low, isa.shl(high, 4))
     }
@@ -162,7 +172,7 @@ pub fn pack_pairs(bits: u32, pairs: usize, value: impl Fn(usize, usize) -> u32, 
             } else {
                 or(index / 4, row, half, (v & 15) << (4 * (index % 4)));
                 if bits == 6 {
-                    or(pairs / 4 + index / 8, row, half, ((v >> 4) & 3) << (2 * (index % 8)));
+                    or(pairs.div_ceil(4) + index / 8, row, half, ((v >> 4) & 3) << (2 * (index % 8)));
                 }
             }
         }
@@ -180,7 +190,7 @@ pub fn unpack_value(bits: u32, pairs: usize, packed: &[u8], row: usize, i: usize
         8 => (field(index / 2) >> (8 * (index % 2))) & 255,
         _ => (field(index / 4) >> (4 * (index % 4))) & 15,
     };
-    let high = if bits == 6 { (field(pairs / 4 + index / 8) >> (2 * (index % 8))) & 3 } else { 0 };
+    let high = if bits == 6 { (field(pairs.div_ceil(4) + index / 8) >> (2 * (index % 8))) & 3 } else { 0 };
     (value | high << 4) as i16
 }
 
@@ -189,12 +199,11 @@ mod tests {
     use super::*;
     use crate::simd::Scalar;
     use alloc::vec;
-    use alloc::vec::Vec;
 
     fn round_trip<const BITS: u32>() {
         let mask = ((1u32 << BITS) - 1) as u8;
-        let rows: Vec<Vec<u8>> =
-            (0..16).map(|r| (0..32).map(|i| ((r * 37 + i * 101 + 5) as u8) & mask).collect()).collect();
+        let rows: [[u8; UNIT_CODES]; PANEL_ROWS] =
+            core::array::from_fn(|r| core::array::from_fn(|i| ((r * 37 + i * 101 + 5) as u8) & mask));
         let mut unit = vec![0; unit_bytes(BITS)];
         pack_unit(BITS, |row| &rows[row], &mut unit);
         for (row, codes) in rows.iter().enumerate() {
@@ -248,6 +257,7 @@ mod tests {
     fn pairs_of_scales_round_trip() {
         pairs_round_trip::<4>(16);
         pairs_round_trip::<6>(8);
+        pairs_round_trip::<6>(4);
         pairs_round_trip::<8>(8);
     }
 }

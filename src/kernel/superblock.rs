@@ -77,6 +77,7 @@ impl<
         assert!(GROUP == 16 || GROUP == 32 || (GROUP == BLOCK && !Self::SCALED), "groups of 16 or 32, or no scales");
         assert!(!(MIN && BIAS != 0), "minima and a bias at once");
         assert!(!MIN || Self::SCALED, "minima without scales");
+        assert!(matches!(SCALE_BITS, 0 | 4 | 6 | 8), "scales of 4, 6 or 8 bits");
     };
 
     /// Whether a bias is left that the instruction set wants summed over pairs of scales.
@@ -330,7 +331,7 @@ impl<
             }
         }
         for (unit, out) in units.chunks_exact_mut(unit_bytes(BITS)).enumerate() {
-            pack_unit(BITS, |row| &codes[row].codes[unit * UNIT_CODES..][..UNIT_CODES], out);
+            pack_unit(BITS, |row| &codes[row].codes.as_chunks().0[unit], out);
         }
     }
 

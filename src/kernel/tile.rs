@@ -1,7 +1,7 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
 use super::driver::Job;
-use crate::{QuantBlock, activation::Kinds, format::BlockCodes};
+use crate::{QuantBlock, activation::Kinds, format::BlockCodes, simd::Isa};
 use core::ops::Range;
 
 /// A layout class: how codes, scales and minima of 16 rows lie interleaved, and the arithmetic over them.
@@ -36,6 +36,22 @@ pub trait Tile: sealed::Sealed + Copy + core::fmt::Debug + Send + Sync + 'static
     /// The integer view of one row of a packed block: what [`Tile::pack`] was given.
     #[doc(hidden)]
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes);
+
+    /// The weights of native blocks of one row.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn dequantize_native<F: QuantBlock<Tile = Self>, I: Isa>(_: I, blocks: &[F::Block], out: &mut [f32]) {
+        for (block, out) in blocks.iter().zip(out.chunks_exact_mut(F::BLOCK)) {
+            F::dequantize(block, out);
+        }
+    }
+
+    /// Widens packed blocks that are floats already, lanes of rows; `false` where they are not.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn widen_packed<I: Isa>(_: I, _: &[u8], _: &mut [[f32; 16]]) -> bool {
+        false
+    }
 
     /// The weights of one row of a packed block, bit for bit as the format's `dequantize` gives them.
     #[doc(hidden)]
@@ -89,13 +105,13 @@ pub(super) trait IntTile: Tile {
     ///
     /// # Safety
     /// `tile` points to `TILE_BYTES` readable bytes, `out` to a writable block.
-    unsafe fn expand_packed<I: crate::simd::Isa>(isa: I, tile: *const u8, out: *mut Self::Expanded);
+    unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Self::Expanded);
 
     /// Expands a block of 16 rows from its integer view.
     ///
     /// # Safety
     /// `out` points to a writable block.
-    unsafe fn expand_codes<I: crate::simd::Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
+    unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `MR` registers of rows from `panels` on (`stride` blocks apart), `NR`
     /// columns of x from `column` on, `blocks` blocks from `block` on, added to `out`.
@@ -103,7 +119,7 @@ pub(super) trait IntTile: Tile {
     /// # Safety
     /// The panels are expanded and the columns, blocks and outputs inside their arrays.
     #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_expanded<I: crate::simd::Isa, const MR: usize, const NR: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize>(
         isa: I,
         panels: *const Self::Expanded,
         stride: usize,
@@ -117,7 +133,7 @@ pub(super) trait IntTile: Tile {
     ///
     /// # Safety
     /// `panel` points to `blocks` tiles, the column is inside x, and `16` floats at `out` are writable.
-    unsafe fn multiply_packed<I: crate::simd::Isa>(
+    unsafe fn multiply_packed<I: Isa>(
         isa: I,
         panel: *const u8,
         blocks: usize,

@@ -214,10 +214,7 @@ mod tests {
 
     #[test]
     fn what_templates_in_the_wild_call() {
-        assert_eq!(
-            rendered("{{ 'a,b'.split(',')[1] }}{{ 'abc'.startswith('ab') }}{{ ' x '.strip() }}"),
-            "bTruex"
-        );
+        assert_eq!(rendered("{{ 'a,b'.split(',')[1] }}{{ 'abc'.startswith('ab') }}{{ ' x '.strip() }}"), "bTruex");
         assert_eq!(
             rendered(
                 "{% set ns = namespace(n=0) %}{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
@@ -226,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             rendered("{{ messages[-1].content }}{{ messages[::-1][0]['role'] }}{{ tools is defined }}"),
-            "Byeuserfalse"
+            "ByeuserFalse"
         );
         assert_eq!(
             rendered(
