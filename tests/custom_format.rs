@@ -71,7 +71,7 @@ fn a_format_from_outside_runs_at_every_level_packed_and_native() {
         native.dequantize_row(row, &mut exact).unwrap();
         let sum: f64 = exact.iter().zip(&x).map(|(&w, &x)| w as f64 * x as f64).sum();
         let magnitude: f64 = exact.iter().zip(&x).map(|(&w, &x)| (w as f64 * x as f64).abs()).sum();
-        assert!((reference[row] as f64 - sum).abs() < 0.005 * magnitude, "row {row}");
+        approx::assert_abs_diff_eq!(reference[row] as f64, sum, epsilon = 0.005 * magnitude);
     }
     for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
         for linear in [&native, &packed] {
