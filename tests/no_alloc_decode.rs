@@ -11,7 +11,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     path::Path,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -62,6 +62,11 @@ fn check(what: &str, model: &Model, ex: &impl Executor) {
 // A plain program: a test harness's own thread would allocate into the count.
 fn main() {
     let pool = ThreadPool::new(3);
+    // A thread allocates when it starts: all of them meet before anything is counted.
+    let all = Barrier::new(pool.threads());
+    pool.run(pool.threads(), &|_| {
+        all.wait();
+    });
     for name in ["tiny_llama", "tiny_qwen2", "tiny_qwen3", "tiny_gemma3"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
         let file: SharedBytes = Arc::new(read_file(path).unwrap());
