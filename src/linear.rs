@@ -8,7 +8,7 @@ use crate::{
     packed::PackedBytes,
     simd::PANEL_ROWS,
 };
-use alloc::{format, string::String, vec::Vec};
+use alloc::{format, string::String};
 use core::{marker::PhantomData, ops::Range};
 
 /// A weight matrix W `[n, k]` of format `F`, in native or packed form: `y = x · Wᵀ`.
@@ -293,12 +293,5 @@ impl<'j> Plan<'j> {
     pub fn run(&self, task: usize) {
         let cut = |task: usize| (task as u128 * self.panels as u128 / self.tasks as u128) as usize;
         (self.multiply)(&self.job, cut(task)..cut(task + 1));
-    }
-}
-
-impl<F: QuantBlock> Linear<'static, F> {
-    /// An empty matrix of no rows: a placeholder.
-    pub fn empty(k: usize) -> Result<Self> {
-        Linear::from_bytes(Vec::new(), 0, k)
     }
 }

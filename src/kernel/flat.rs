@@ -52,6 +52,17 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
     const CODES_BYTES: usize = unit_bytes(BITS);
 
+    /// The integer view of one row of a packed block: what `pack` was given.
+    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
+        let (unit, scales) = tile.split_at(Self::CODES_BYTES);
+        for (i, code) in out.codes[..UNIT_CODES].iter_mut().enumerate() {
+            *code = unpack_code(BITS, unit, row, i);
+        }
+        let half = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]) as u32;
+        out.d = half(row * 2);
+        out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
+    }
+
     /// One block's product added to the sums: the float part that decode and prefill share.
     ///
     /// # Safety
@@ -135,16 +146,6 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
                 scales[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
             }
         }
-    }
-
-    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
-        let (unit, scales) = tile.split_at(Self::CODES_BYTES);
-        for (i, code) in out.codes[..UNIT_CODES].iter_mut().enumerate() {
-            *code = unpack_code(BITS, unit, row, i);
-        }
-        let half = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]) as u32;
-        out.d = half(row * 2);
-        out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
     }
 
     fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     QuantBlock,
     activation::Kinds,
-    format::BlockCodes,
     simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
 };
 use core::ops::Range;
@@ -217,8 +216,6 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
             out.copy_from_slice(bytemuck::bytes_of(block));
         }
     }
-
-    fn unpack_row(_: &[u8], _: usize, _: &mut BlockCodes) {}
 
     #[inline(always)]
     fn dequantize_native<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, blocks: &[F::Block], out: &mut [f32]) {

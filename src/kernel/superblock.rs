@@ -80,6 +80,29 @@ impl<
         assert!(matches!(SCALE_BITS, 0 | 4 | 6 | 8), "scales of 4, 6 or 8 bits");
     };
 
+    /// The integer view of one row of a packed block: what `pack` was given.
+    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
+        let (header, units) = tile.split_at(Self::HEADER_BYTES);
+        let (pairs, d) = header.split_at(Self::PAIRS_BYTES);
+        for (unit, codes) in units.chunks_exact(unit_bytes(BITS)).zip(out.codes.chunks_exact_mut(UNIT_CODES)) {
+            for (i, code) in codes.iter_mut().enumerate() {
+                *code = unpack_code(BITS, unit, row, i);
+            }
+        }
+        let groups = 2 * Self::PAIRS;
+        for i in 0..2 * Self::STORED_PAIRS {
+            let value = unpack_value(SCALE_BITS, Self::STORED_PAIRS, pairs, row, i);
+            if i < groups {
+                out.scales[i] = value;
+            } else {
+                out.mins[i - groups] = value;
+            }
+        }
+        let half = |at: usize| u16::from_le_bytes([d[at], d[at + 1]]) as u32;
+        out.d = if Self::SCALED { half(row * 2) } else { half(row * 4) | half(row * 4 + 2) << 16 };
+        out.dmin = if MIN { half(Self::D_BYTES + row * 2) } else { 0 };
+    }
+
     /// Whether a bias is left that the instruction set wants summed over pairs of scales.
     const fn bias_in_pairs<I: Isa>() -> bool {
         Self::SCALED && !I::BIAS_AS_INIT && remaining_bias::<I>(BITS, BIAS) != 0
@@ -333,28 +356,6 @@ impl<
         for (unit, out) in units.chunks_exact_mut(unit_bytes(BITS)).enumerate() {
             pack_unit(BITS, |row| &codes[row].codes.as_chunks().0[unit], out);
         }
-    }
-
-    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
-        let (header, units) = tile.split_at(Self::HEADER_BYTES);
-        let (pairs, d) = header.split_at(Self::PAIRS_BYTES);
-        for (unit, codes) in units.chunks_exact(unit_bytes(BITS)).zip(out.codes.chunks_exact_mut(UNIT_CODES)) {
-            for (i, code) in codes.iter_mut().enumerate() {
-                *code = unpack_code(BITS, unit, row, i);
-            }
-        }
-        let groups = 2 * Self::PAIRS;
-        for i in 0..2 * Self::STORED_PAIRS {
-            let value = unpack_value(SCALE_BITS, Self::STORED_PAIRS, pairs, row, i);
-            if i < groups {
-                out.scales[i] = value;
-            } else {
-                out.mins[i - groups] = value;
-            }
-        }
-        let half = |at: usize| u16::from_le_bytes([d[at], d[at + 1]]) as u32;
-        out.d = if Self::SCALED { half(row * 2) } else { half(row * 4) | half(row * 4 + 2) << 16 };
-        out.dmin = if MIN { half(Self::D_BYTES + row * 2) } else { 0 };
     }
 
     fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {

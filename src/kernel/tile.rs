@@ -33,10 +33,6 @@ pub trait Tile: sealed::Sealed + Copy + core::fmt::Debug + Send + Sync + 'static
     #[doc(hidden)]
     fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]);
 
-    /// The integer view of one row of a packed block: what [`Tile::pack`] was given.
-    #[doc(hidden)]
-    fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes);
-
     /// The weights of native blocks of one row.
     #[doc(hidden)]
     #[inline(always)]
