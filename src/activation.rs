@@ -74,18 +74,25 @@ pub struct Activations {
 /// One quantized form: codes with a scale per group of `GROUP`, and their sums.
 #[derive(Debug, Clone, Default)]
 struct Quantized {
-    /// `[m, k]`.
+    /// `[m, code_stride(k)]`, k of them used.
     codes: Vec<i8>,
     /// `[m, k / group]`.
     d: Vec<f32>,
-    /// `−Σ codes` per 32 (BLOCK32) or per 16 (BLOCK256).
+    /// `−Σ codes` per group.
     neg_sums: Vec<i32>,
-    /// `Σ codes` per 16.
+    /// `−32 · Σ codes` per 8 (BLOCK256 only).
+    centres: Vec<i32>,
+    /// `Σ codes` per 16 (BLOCK256 only).
     sums16: Vec<i16>,
-    /// `Σ codes` per 32.
+    /// `Σ codes` per 32 (BLOCK256 only).
     sums32: Vec<i16>,
     /// `d · Σ codes` per 32 (BLOCK32 only).
     d_sums: Vec<f32>,
+}
+
+/// Codes from one row to the next: an odd number of cache lines, so that rows do not meet in the same sets.
+const fn code_stride(k: usize) -> usize {
+    (k.div_ceil(64) | 1) * 64
 }
 
 /// The smallest group maximum that is not taken for zero: its reciprocal times 127 is still finite.
@@ -184,9 +191,11 @@ impl Activations {
         Ok(Inputs {
             m: self.m,
             k: self.k,
+            stride: code_stride(self.k),
             codes: &q.codes,
             d: &q.d,
             neg_sums: &q.neg_sums,
+            centres: &q.centres,
             sums16: &q.sums16,
             sums32: &q.sums32,
             d_sums: &q.d_sums,
@@ -218,6 +227,7 @@ struct RowMut<'a> {
     codes: &'a mut [i8],
     d: &'a mut [f32],
     neg_sums: &'a mut [i32],
+    centres: &'a mut [i32],
     sums16: &'a mut [i16],
     sums32: &'a mut [i16],
     d_sums: &'a mut [f32],
@@ -232,36 +242,70 @@ impl<const GROUP: usize> IsaTask for QuantizeRow<'_, GROUP> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        let RowMut { codes, d, neg_sums, sums16, sums32, d_sums } = self.row;
-        for (g, (x, codes)) in self.x.as_chunks::<GROUP>().0.iter().zip(codes.as_chunks_mut::<GROUP>().0).enumerate() {
+    fn run<I: Isa>(self, isa: I) {
+        let RowMut { codes, d, neg_sums, centres, sums16, sums32, d_sums } = self.row;
+        let groups = self.x.as_chunks::<GROUP>().0;
+        for (g, (x, codes)) in groups.iter().zip(codes.as_chunks_mut::<GROUP>().0).enumerate() {
             let (scale, inverse) = scale_of(x);
             d[g] = scale;
             // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
             const MAGIC: f32 = 12_582_912.0;
-            for (code, &value) in codes.iter_mut().zip(x) {
-                *code = ((value * inverse + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32) as i8;
+            for at in (0..GROUP).step_by(I::LANES) {
+                // SAFETY: LANES divides GROUP, so that LANES values and codes follow.
+                unsafe {
+                    let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
+                    let integer = isa.float_bits(isa.add_f32(scaled, isa.splat_f32(MAGIC)));
+                    isa.store_bytes(codes.as_mut_ptr().add(at).cast(), integer);
+                }
             }
             if inverse == 0.0 {
                 codes.fill(0);
             }
-            for (i, unit) in codes.as_chunks::<32>().0.iter().enumerate() {
-                let at = g * (GROUP / 32) + i;
-                let [low, high] = [&unit[..16], &unit[16..]].map(|half| half.iter().map(|&c| c as i16).sum::<i16>());
-                sums16[2 * at] = low;
-                sums16[2 * at + 1] = high;
-                sums32[at] = low + high;
-                if GROUP == 32 {
-                    neg_sums[at] = -((low + high) as i32);
-                    d_sums[at] = scale * (low + high) as f32;
-                } else {
-                    neg_sums[2 * at] = -(low as i32);
-                    neg_sums[2 * at + 1] = -(high as i32);
+        }
+        for first in (0..groups.len() * GROUP).step_by(FOURS * 4) {
+            let mut fours = [0i32; FOURS];
+            let len = codes.len().min(first + FOURS * 4) - first;
+            for at in (0..len).step_by(I::LANES * 4) {
+                let mut sum = [[isa.splat(0)]];
+                // SAFETY: a row of codes is whole cache lines, which registers of codes divide.
+                unsafe {
+                    isa.dot::<4, 1, 1, 1>(
+                        &mut sum,
+                        #[inline(always)]
+                        |_, _| isa.splat(0x0101_0101),
+                        #[inline(always)]
+                        |_, _| isa.load(codes.as_ptr().add(first + at).cast()),
+                    );
+                    isa.store(fours.as_mut_ptr().add(at / 4).cast(), sum[0][0]);
+                }
+            }
+            if GROUP == 256 {
+                let (centres, sums16) =
+                    (&mut centres[first / 8..][..FOURS / 2], &mut sums16[first / 16..][..FOURS / 4]);
+                for (centre, fours) in centres.iter_mut().zip(fours.as_chunks::<2>().0) {
+                    *centre = -32 * (fours[0] + fours[1]);
+                }
+                for (sum, fours) in sums16.iter_mut().zip(fours.as_chunks::<4>().0) {
+                    *sum = (fours[0] + fours[1] + fours[2] + fours[3]) as i16;
+                }
+                for (sum, pair) in sums32[first / 32..].iter_mut().zip(sums16.as_chunks::<2>().0) {
+                    *sum = pair[0] + pair[1];
+                }
+                neg_sums[first / 256] = -fours.iter().sum::<i32>();
+            } else {
+                let groups = first / GROUP..groups.len().min((first + FOURS * 4) / GROUP);
+                for (g, fours) in groups.zip(fours.as_chunks::<8>().0) {
+                    let sum = fours.iter().sum::<i32>();
+                    neg_sums[g] = -sum;
+                    d_sums[g] = d[g] * sum as f32;
                 }
             }
         }
     }
 }
+
+/// Sums of four codes that are made at a time: those of 256 codes.
+const FOURS: usize = 64;
 
 /// The scale of a group and what its values are multiplied by; NaN and 0 if a value is not finite.
 #[inline(always)]
@@ -279,17 +323,21 @@ fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
 
 impl Quantized {
     fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &impl Executor) {
-        let (groups, sums16, sums32) = (k / GROUP, k / 16, k / 32);
-        let (neg, d_sums) = if GROUP == 32 { (sums32, sums32) } else { (sums16, 0) };
-        self.codes.resize(m * k, 0);
+        let groups = k / GROUP;
+        let per = |values: usize| if GROUP == 256 { k / values } else { 0 };
+        let (centres, sums16, sums32, d_sums) = (per(8), per(16), per(32), if GROUP == 32 { groups } else { 0 });
+        let stride = code_stride(k);
+        self.codes.resize(m * stride, 0);
         self.d.resize(m * groups, 0.0);
-        self.neg_sums.resize(m * neg, 0);
+        self.neg_sums.resize(m * groups, 0);
+        self.centres.resize(m * centres, 0);
         self.sums16.resize(m * sums16, 0);
         self.sums32.resize(m * sums32, 0);
         self.d_sums.resize(m * d_sums, 0.0);
         let codes = SharedMut::new(&mut self.codes);
         let d = SharedMut::new(&mut self.d);
         let neg_all = SharedMut::new(&mut self.neg_sums);
+        let centres_all = SharedMut::new(&mut self.centres);
         let sums16_all = SharedMut::new(&mut self.sums16);
         let sums32_all = SharedMut::new(&mut self.sums32);
         let d_sums_all = SharedMut::new(&mut self.d_sums);
@@ -297,9 +345,10 @@ impl Quantized {
             // SAFETY: row i's ranges are this task's own: each row is quantized by one task.
             let row = unsafe {
                 RowMut {
-                    codes: codes.slice(i * k, k),
+                    codes: codes.slice(i * stride, stride),
                     d: d.slice(i * groups, groups),
-                    neg_sums: neg_all.slice(i * neg, neg),
+                    neg_sums: neg_all.slice(i * groups, groups),
+                    centres: centres_all.slice(i * centres, centres),
                     sums16: sums16_all.slice(i * sums16, sums16),
                     sums32: sums32_all.slice(i * sums32, sums32),
                     d_sums: d_sums_all.slice(i * d_sums, d_sums),
@@ -340,9 +389,11 @@ mod tests {
             assert_eq!(a.block32.d_sums[g], amax / 127.0 * sum as f32);
         }
         let sum16: Vec<i16> =
-            a.block256.codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
+            a.block256.codes[..256].chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
         assert_eq!(a.block256.sums16, sum16);
-        assert_eq!(a.block256.neg_sums, sum16.iter().map(|&sum| -(sum as i32)).collect::<Vec<_>>());
+        assert_eq!(a.block256.neg_sums, [-sum16.iter().map(|&sum| sum as i32).sum::<i32>()]);
+        let centres = a.block256.centres.chunks(2).map(|pair| (pair[0] + pair[1]) / -32);
+        assert_eq!(centres.collect::<Vec<_>>(), sum16.iter().map(|&sum| sum as i32).collect::<Vec<_>>());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A loop over bytes of a fixed small length is unrolled to single bytes before it could be vectorized.
 
 /// `byte` in every byte of a word.
+#[inline(always)]
 pub(super) const fn splat(byte: u8) -> u64 {
     byte as u64 * 0x0101_0101_0101_0101
 }

@@ -1,12 +1,12 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
-use super::{Inputs, Output, float, tile::IntTile};
+use super::{Inputs, Output, float, native, tile::IntTile};
 use crate::{
     QuantBlock,
     format::BlockCodes,
-    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile},
+    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of},
 };
-use core::{mem::MaybeUninit, ops::Range};
+use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
 /// A weight matrix's bytes.
 #[derive(Debug, Clone, Copy)]
@@ -81,10 +81,15 @@ pub(super) fn codes_of<F: QuantBlock>(rows: &[F::Block]) -> [BlockCodes; PANEL_R
     codes
 }
 
-/// Bytes of scratch for each panel that is expanded at once: with the columns of x it stays in a 32 KiB L1.
-const PANEL_SCRATCH_BYTES: usize = 24 << 10;
+/// Bytes of scratch for each panel that is expanded at once: two of them stay in a 48 KiB L1 beside the columns of x.
+const PANEL_SCRATCH_BYTES: usize = 16 << 10;
 /// Panels at once, over all instruction sets.
 const MAX_PANELS: usize = 2;
+
+/// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
+const X_CODES_BYTES: usize = 1 << 20;
+/// Columns up to which a packed panel is unpacked in registers instead of expanded.
+const SMALL_BATCH: usize = 16;
 
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
@@ -92,9 +97,7 @@ struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
 /// [`Tile::multiply`] for integer tiles.
 pub(super) fn multiply_int<F: QuantBlock<Tile = T>, T: IntTile>(job: &Job<'_>, panels: Range<usize>) {
     match job.x {
-        Operand::Quantized(x) => {
-            job.level.dispatch(IntTask::<F, T> { job, x, panels, marker: core::marker::PhantomData })
-        }
+        Operand::Quantized(x) => job.level.dispatch(IntTask::<F, T> { job, x, panels, marker: PhantomData }),
         Operand::F32 { values, .. } => float::multiply::<F>(job, values, panels),
     }
 }
@@ -103,7 +106,7 @@ struct IntTask<'a, F, T> {
     job: &'a Job<'a>,
     x: Inputs<'a>,
     panels: Range<usize>,
-    marker: core::marker::PhantomData<(F, T)>,
+    marker: PhantomData<(F, T)>,
 }
 
 impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
@@ -112,32 +115,39 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match self.job.weights {
-            Weights::Packed(packed) if self.x.m == 1 => self.decode_packed(isa, packed),
+            Weights::Packed(packed) if self.x.m <= SMALL_BATCH => self.multiply_packed(isa, packed),
+            Weights::Native(native) if self.x.m == 1 => {
+                native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels);
+            }
             _ => self.expand_and_multiply(isa),
         }
     }
 }
 
 impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
-    /// One column: codes are unpacked in registers, a panel is read once from its start to its end.
+    /// A few columns: codes are unpacked in registers, a panel is read from its start to its end.
     #[inline(always)]
-    fn decode_packed<I: Isa>(self, isa: I, packed: &[u8]) {
-        let blocks = self.x.k / T::BLOCK;
+    fn multiply_packed<I: Isa>(self, isa: I, packed: &[u8]) {
+        let panel_bytes = self.x.k / T::BLOCK * T::TILE_BYTES;
         for panel in self.panels {
-            let bytes = self.job.packed_panel(packed, panel, blocks * T::TILE_BYTES);
-            let rows = self.job.rows_in(panel, 1);
-            let mut sums = [0.0f32; PANEL_ROWS];
-            // SAFETY: the panel holds `blocks` tiles, x one column of as many blocks.
-            unsafe { T::multiply_packed(isa, bytes.as_ptr(), blocks, &self.x, 0, sums.as_mut_ptr()) };
-            // SAFETY: these rows of y are this task's, and inside y.
-            unsafe {
-                let y = self.job.y.at(0, panel * PANEL_ROWS).y;
-                core::ptr::copy_nonoverlapping(sums.as_ptr(), y, rows);
+            let bytes = self.job.packed_panel(packed, panel, panel_bytes);
+            let mut kernel = PackedKernel::<T> {
+                panel: bytes,
+                x: &self.x,
+                column: 0,
+                rows: self.job.rows_in(panel, 1),
+                y: self.job.y,
+                row: panel * PANEL_ROWS,
+                tile: PhantomData,
+            };
+            while kernel.column < self.x.m {
+                // SAFETY: the panel is whole, a column is left, and these rows of y are this task's.
+                kernel.column += unsafe { isa.column_tile(self.x.m - kernel.column, &mut kernel) };
             }
         }
     }
 
-    /// Any number of columns: chunks of k of a few panels are expanded once and multiplied by all columns.
+    /// Any number of columns: slabs of k, in which chunks of a few panels are expanded once and multiplied by all columns.
     #[inline(always)]
     fn expand_and_multiply<I: Isa>(self, isa: I) {
         const { assert!(I::PANELS <= MAX_PANELS) };
@@ -145,39 +155,44 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         let expanded = scratch.0.as_mut_ptr().cast::<T::Expanded>();
         let stride = PANEL_SCRATCH_BYTES / size_of::<T::Expanded>();
         let blocks = self.x.k / T::BLOCK;
-        let mut first_panel = self.panels.start;
-        while first_panel < self.panels.end {
-            let panels = I::PANELS.min(self.panels.end - first_panel);
-            let rows = self.job.rows_in(first_panel, panels);
-            let mut start = 0;
-            loop {
-                let chunk = start..blocks.min(start + stride);
-                for p in 0..I::PANELS {
-                    // A missing panel stands for the last one: its sums are not stored.
-                    let panel = first_panel + p.min(panels - 1);
-                    // SAFETY: a chunk has at most `stride` blocks, and there is scratch for PANELS · stride.
-                    unsafe { self.expand(isa, panel, chunk.clone(), expanded.add(p * stride)) };
-                }
-                let mut kernel = ChunkKernel::<T> {
-                    panels: expanded,
-                    stride,
-                    x: &self.x,
-                    column: 0,
-                    blocks: chunk.clone(),
-                    rows,
-                    y: self.job.y,
-                    row: first_panel * PANEL_ROWS,
-                };
-                while kernel.column < self.x.m {
-                    // SAFETY: the chunk is expanded, columns and rows are inside x and y, and these rows of y are this task's.
-                    kernel.column += unsafe { isa.register_tile(self.x.m - kernel.column, &mut kernel) };
-                }
-                start = chunk.end;
-                if start >= blocks {
-                    break;
+        let slab = (X_CODES_BYTES / self.x.m / T::BLOCK / stride).max(1) * stride;
+        let mut slabs = 0..blocks.min(slab);
+        loop {
+            for first_panel in self.panels.clone().step_by(I::PANELS) {
+                let panels = I::PANELS.min(self.panels.end - first_panel);
+                let mut start = slabs.start;
+                loop {
+                    let chunk = start..slabs.end.min(start + stride);
+                    for p in 0..I::PANELS {
+                        // A missing panel stands for the last one: its sums are not stored.
+                        let panel = first_panel + p.min(panels - 1);
+                        // SAFETY: a chunk has at most `stride` blocks, and there is scratch for PANELS · stride.
+                        unsafe { self.expand(isa, panel, chunk.clone(), expanded.add(p * stride)) };
+                    }
+                    start = chunk.end;
+                    let mut kernel = ChunkKernel::<T> {
+                        panels: expanded,
+                        stride,
+                        x: &self.x,
+                        column: 0,
+                        blocks: chunk,
+                        rows: self.job.rows_in(first_panel, panels),
+                        y: self.job.y,
+                        row: first_panel * PANEL_ROWS,
+                    };
+                    while kernel.column < self.x.m {
+                        // SAFETY: the chunk is expanded, columns and rows are inside x and y, and these rows of y are this task's.
+                        kernel.column += unsafe { isa.register_tile(self.x.m - kernel.column, &mut kernel) };
+                    }
+                    if start >= slabs.end {
+                        break;
+                    }
                 }
             }
-            first_panel += panels;
+            slabs = slabs.end..blocks.min(slabs.end + slab);
+            if slabs.is_empty() {
+                break;
+            }
         }
     }
 
@@ -198,7 +213,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
             }
             Weights::Native(native) => {
                 let rows: [&[F::Block]; PANEL_ROWS] =
-                    core::array::from_fn(|row| &self.job.native_row::<F>(native, panel, row)[chunk.clone()]);
+                    array_of(|row| &self.job.native_row::<F>(native, panel, row)[chunk.clone()]);
                 let mut codes = [BlockCodes::default(); PANEL_ROWS];
                 for i in 0..chunk.len() {
                     for (row, codes) in rows.iter().zip(&mut codes) {
@@ -207,6 +222,33 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                     // SAFETY: the caller vouches for `out`.
                     unsafe { T::expand_codes(isa, &codes, out.add(i)) };
                 }
+            }
+        }
+    }
+}
+
+/// A packed panel times columns of x.
+struct PackedKernel<'a, T> {
+    panel: &'a [u8],
+    x: &'a Inputs<'a>,
+    column: usize,
+    rows: usize,
+    y: Output,
+    row: usize,
+    tile: PhantomData<T>,
+}
+
+impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I) {
+        let columns = self.column..self.x.m.min(self.column + NR);
+        let mut sums = [[0.0; PANEL_ROWS]; NR];
+        // SAFETY: the driver vouches for the panel and its rows; the columns are inside x and y, and there is one.
+        unsafe {
+            T::multiply_packed::<I, NR>(isa, self.panel.as_ptr(), self.x, columns.clone(), &mut sums);
+            for (column, sums) in columns.zip(&sums) {
+                let y = self.y.at(column, self.row).y;
+                core::ptr::copy_nonoverlapping(sums.as_ptr(), y, self.rows);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Blocks of 32 with a float scale (and minimum): `y += (Σ(code − BIAS)·x)·d·dx [+ m·(dx·Σx)]` per block.
 
+mod row;
+
 use super::{
     Inputs,
     driver::{self, Job},
@@ -10,9 +12,9 @@ use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
-use core::{array::from_fn, ops::Range};
+use core::ops::Range;
 
 /// A block of 16 rows, ready to multiply.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,32 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
     }
 }
 
+/// How far ahead of a stream of packed tiles memory is asked for.
+const PREFETCH_BYTES: usize = 2 << 10;
+
+/// Asks for what lies [`PREFETCH_BYTES`] behind a tile.
+#[inline(always)]
+pub(super) fn prefetch<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
+    for line in (0..tile_bytes).step_by(VECTOR_BYTES) {
+        isa.prefetch(tile.wrapping_add(PREFETCH_BYTES + line));
+    }
+}
+
+/// The sums of a packed panel, `acc[register][0][column]`, as rows of columns.
+#[inline(always)]
+pub(super) fn store_sums<I: Isa, const NR: usize>(
+    isa: I,
+    acc: &[[[I::F; NR]; 1]; PANEL_ROWS],
+    out: &mut [[f32; PANEL_ROWS]; NR],
+) {
+    for r in 0..I::REGISTERS {
+        for j in 0..NR {
+            // SAFETY: a column has 16 floats, the lanes of all registers.
+            unsafe { isa.store_f32(out[j].as_mut_ptr().add(r * I::LANES), acc[r][0][j]) };
+        }
+    }
+}
+
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
     const CODES_BYTES: usize = unit_bytes(BITS);
 
@@ -66,13 +94,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     /// One block's product added to the sums: the float part that decode and prefill share.
     ///
     /// # Safety
-    /// `x` holds column `column + NR − 1` and block `block`.
+    /// `x` holds the columns, at least one, and block `block`; a column past the last stands for it.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize>(
         isa: I,
         x: &Inputs<'_>,
-        column: usize,
+        columns: Range<usize>,
         block: usize,
         w: impl Fn(usize, usize) -> I::V,
         d: [I::F; MR],
@@ -80,22 +108,24 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         acc: &mut [[I::F; NR]; MR],
     ) {
         let blocks = x.k / UNIT_CODES;
-        // SAFETY: every index is (column + j) of m and `block` of k / 32, which the caller vouches for.
+        let column = |j: usize| (columns.start + j).min(columns.end - 1);
+        // SAFETY: every index is a column and `block` of k / 32, which the caller vouches for.
         unsafe {
-            let at: [usize; NR] = from_fn(
+            let at: [usize; NR] = array_of(
                 #[inline(always)]
-                |j| (column + j) * blocks + block,
+                |j| column(j) * blocks + block,
             );
-            let codes: [*const u8; NR] = from_fn(
+            let codes: [*const u8; NR] = array_of(
                 #[inline(always)]
-                |j| x.codes.as_ptr().add(at[j] * UNIT_CODES).cast(),
+                |j| x.codes.as_ptr().add(column(j) * x.stride + block * UNIT_CODES).cast(),
             );
-            let init: [I::V; NR] = from_fn(
+            let init: [I::V; NR] = array_of(
                 #[inline(always)]
                 |j| biased(isa, remaining_bias::<I>(BITS, BIAS), x.neg_sums.as_ptr().add(at[j])),
             );
-            let sums = isa.dot::<BITS, UNIT_STEPS, MR, NR>(
-                init,
+            let mut sums = [init; MR];
+            isa.dot::<BITS, UNIT_STEPS, MR, NR>(
+                &mut sums,
                 w,
                 #[inline(always)]
                 |step, j| isa.broadcast(codes[j].add(step * 4)),
@@ -215,17 +245,17 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         for (at, block) in blocks.enumerate() {
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
-                let panel: [*const Expanded; MR] = from_fn(
+                let panel: [*const Expanded; MR] = array_of(
                     #[inline(always)]
                     |i| panels.add(i / I::REGISTERS * stride + at),
                 );
                 let rows = |i: usize| i % I::REGISTERS * I::LANES;
-                let d = from_fn(
+                let d = array_of(
                     #[inline(always)]
                     |i| isa.load_f32((&raw const (*panel[i]).d).cast::<f32>().add(rows(i))),
                 );
                 let m = if MIN {
-                    from_fn(
+                    array_of(
                         #[inline(always)]
                         |i| isa.load_f32((&raw const (*panel[i]).m).cast::<f32>().add(rows(i))),
                     )
@@ -235,7 +265,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                 Self::accumulate::<I, MR, NR>(
                     isa,
                     x,
-                    column,
+                    column..column + NR,
                     block,
                     #[inline(always)]
                     |step, i| {
@@ -251,43 +281,54 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize>(
         isa: I,
         panel: *const u8,
-        blocks: usize,
         x: &Inputs<'_>,
-        column: usize,
-        out: *mut f32,
+        columns: Range<usize>,
+        out: &mut [[f32; PANEL_ROWS]; NR],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
-        let mut acc = [[[isa.splat_f32(0.0)]]; PANEL_ROWS];
-        for block in 0..blocks {
+        let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        for block in 0..x.k / UNIT_CODES {
+            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let tile = panel.add(block * Self::TILE_BYTES);
                 let scales = tile.add(Self::CODES_BYTES);
-                for (r, acc) in acc.iter_mut().enumerate().take(I::REGISTERS) {
+                for r in 0..I::REGISTERS {
                     let rows = r * I::LANES;
                     let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
                     let d = isa.load_f16(scales.add(rows * 2));
                     let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
-                    Self::accumulate::<I, 1, 1>(
+                    Self::accumulate::<I, 1, NR>(
                         isa,
                         x,
-                        column,
+                        columns.clone(),
                         block,
                         #[inline(always)]
                         |step, _| codes[step],
                         [d],
                         [m],
-                        acc,
+                        &mut acc[r],
                     );
                 }
             }
         }
-        for (r, acc) in acc.iter().enumerate().take(I::REGISTERS) {
-            // SAFETY: the caller vouches for 16 floats.
-            unsafe { isa.store_f32(out.add(r * I::LANES), acc[0][0]) };
-        }
+        store_sums(isa, &acc, out);
+    }
+
+    #[inline(always)]
+    unsafe fn row_terms<I: Isa>(
+        isa: I,
+        blocks: &mut [BlockCodes; PANEL_ROWS],
+        x: &Inputs<'_>,
+        column: usize,
+        first: usize,
+        len: usize,
+        terms: *mut f32,
+    ) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::terms(isa, blocks, x, column, first..first + len, terms) }
     }
 }

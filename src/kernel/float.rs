@@ -11,7 +11,7 @@ use super::{
 use crate::{
     QuantBlock,
     activation::Kinds,
-    simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+    simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, VECTOR_BYTES, array_of},
 };
 use core::ops::Range;
 
@@ -134,13 +134,13 @@ impl RegisterTile for FloatKernel<'_> {
         unsafe {
             let y = self.y.at(self.column, self.row);
             let mut acc = y.load::<I, MR, NR>(isa, self.rows, self.chunk.start == 0);
-            let x: [*const f32; NR] = core::array::from_fn(
+            let x: [*const f32; NR] = array_of(
                 #[inline(always)]
                 |j| self.x.as_ptr().add((self.column + j) * self.k + self.chunk.start),
             );
             let w = self.panels.as_ptr().cast::<f32>();
             for step in 0..self.chunk.len() {
-                let weights: [I::F; MR] = core::array::from_fn(
+                let weights: [I::F; MR] = array_of(
                     #[inline(always)]
                     |i| {
                         let panel = w.add(i / I::REGISTERS * CHUNK * PANEL_ROWS);

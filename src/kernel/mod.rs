@@ -13,6 +13,7 @@ mod driver;
 mod flat;
 mod float;
 mod inputs;
+mod native;
 mod output;
 mod planes;
 mod shared;

@@ -2,10 +2,14 @@
 //!
 //! Both inner sums are exact in i32: at most 16 groups · 128 · (16 · 63 · 127) < 2³¹ for 6-bit codes.
 
+mod operands;
+mod product;
+mod row;
+
 use super::{
     Inputs,
     driver::{self, Job},
-    flat::{biased, remaining_bias},
+    flat::{prefetch, store_sums},
     planes::{
         UNIT_CODES, UNIT_STEPS, pack_pairs, pack_unit, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit,
         unpack_value,
@@ -18,41 +22,10 @@ use crate::{
     format::BlockCodes,
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
-use core::{array::from_fn, ops::Range};
+use core::{marker::PhantomData, ops::Range};
+use operands::{Expanded, ExpandedBlock, Operands, UNITS};
 
 const BLOCK: usize = 256;
-const UNITS: usize = BLOCK / UNIT_CODES;
-/// Pairs of groups, at most: 256 / 16 / 2.
-const MAX_PAIRS: usize = 8;
-
-/// A superblock of 16 rows, ready to multiply.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Expanded {
-    codes: [u8; UNITS * UNIT_STEPS * VECTOR_BYTES],
-    header: Header,
-}
-
-/// A superblock's scales: what the microkernel reads besides codes. Values are lanes of rows.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Header {
-    /// Of each group, as the instruction set prepared them.
-    scales: [[i32; PANEL_ROWS]; 2 * MAX_PAIRS],
-    /// Of each pair of groups: the minima, or the scales that carry a bias.
-    pairs: [[i32; PANEL_ROWS]; MAX_PAIRS],
-    d: [f32; PANEL_ROWS],
-    dmin: [f32; PANEL_ROWS],
-}
-
-impl Header {
-    const EMPTY: Header = Header {
-        scales: [[0; PANEL_ROWS]; 2 * MAX_PAIRS],
-        pairs: [[0; PANEL_ROWS]; MAX_PAIRS],
-        d: [0.0; PANEL_ROWS],
-        dmin: [0.0; PANEL_ROWS],
-    };
-}
 
 impl<
     const BITS: u32,
@@ -103,203 +76,145 @@ impl<
         out.dmin = if MIN { half(Self::D_BYTES + row * 2) } else { 0 };
     }
 
-    /// Whether a bias is left that the instruction set wants summed over pairs of scales.
-    const fn bias_in_pairs<I: Isa>() -> bool {
-        Self::SCALED && !I::BIAS_AS_INIT && remaining_bias::<I>(BITS, BIAS) != 0
-    }
-
-    /// Fills in the header for one register of rows, from its stored pairs.
-    ///
-    /// # Safety
-    /// The register's rows are inside the header.
-    #[inline(always)]
-    unsafe fn prepare<I: Isa>(
-        isa: I,
-        rows: usize,
-        pair: impl Fn(usize) -> I::V,
-        d: I::F,
-        dmin: I::F,
-        out: *mut Header,
-    ) {
-        // SAFETY: `rows` is below 16 and a register's lanes end at 16; group and pair indices are below their arrays'.
-        unsafe {
-            let scale_at = |group: usize| (&raw mut (*out).scales[group]).cast::<u8>().add(rows * 4);
-            let pair_at = |index: usize| (&raw mut (*out).pairs[index]).cast::<u8>().add(rows * 4);
-            if Self::SCALED {
-                let (half, bias) = (isa.splat(0xFFFF), isa.splat(SCALE_BIAS));
-                for p in 0..Self::PAIRS {
-                    let both = pair(p);
-                    let mut low = isa.and(both, half);
-                    let mut high = isa.shr(both, 16);
-                    if SCALE_BIAS != 0 {
-                        (low, high) = (isa.sub(low, bias), isa.sub(high, bias));
-                    }
-                    isa.store(scale_at(2 * p), isa.prepare_scale(low));
-                    isa.store(scale_at(2 * p + 1), isa.prepare_scale(high));
-                    if Self::bias_in_pairs::<I>() {
-                        isa.store(pair_at(p), isa.or(isa.and(low, half), isa.shl(high, 16)));
-                    }
-                }
-            }
-            if MIN {
-                for p in 0..Self::PAIRS {
-                    isa.store(pair_at(p), pair(Self::PAIRS + p));
-                }
-                isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(rows), dmin);
-            }
-            isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), d);
+    /// What the smallest and the largest product of a code and a scale are.
+    const PRODUCTS: (i32, i32) = {
+        let codes = [-BIAS, (1 << BITS) - 1 - BIAS];
+        let scales = [-SCALE_BIAS, (1 << SCALE_BITS) - 1 - SCALE_BIAS];
+        let (mut low, mut high) = (codes[0] * scales[0], codes[0] * scales[0]);
+        let mut i = 1;
+        while i < 4 {
+            let product = codes[i / 2] * scales[i % 2];
+            low = if product < low { product } else { low };
+            high = if product > high { product } else { high };
+            i += 1;
         }
+        (low, high)
+    };
+
+    /// Whether expanded codes are products of codes and scales, as bytes above the smallest one: the sums are the same
+    /// integers, and a superblock becomes one group.
+    const fn folds<I: Isa>() -> bool {
+        Self::SCALED && I::FOLDS_SCALES && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256
     }
 
-    /// The header of a packed tile.
-    ///
-    /// # Safety
-    /// `tile` points to a tile, `out` to a header.
+    /// The integer scales of a pair of groups as stored, without their bias.
     #[inline(always)]
-    unsafe fn unpack_header<I: Isa>(isa: I, tile: *const u8, rows: usize, out: *mut Header) {
-        // SAFETY: pairs, d and dmin lie at the tile's start, in this order.
-        unsafe {
-            let d_at = tile.add(Self::PAIRS_BYTES);
-            let d =
-                if Self::SCALED { isa.load_f16(d_at.add(rows * 2)) } else { isa.load_f32(d_at.add(rows * 4).cast()) };
-            let dmin = if MIN { isa.load_f16(d_at.add(Self::D_BYTES + rows * 2)) } else { d };
-            Self::prepare(
-                isa,
-                rows,
-                #[inline(always)]
-                |p| unpack_pair::<I, SCALE_BITS>(isa, tile.add(rows * 4), Self::STORED_PAIRS, p),
-                d,
-                dmin,
-                out,
-            );
-        }
+    fn unbiased<I: Isa>(isa: I, pair: I::V) -> I::V {
+        if SCALE_BIAS == 0 { pair } else { isa.sub_i16(pair, isa.splat(SCALE_BIAS | SCALE_BIAS << 16)) }
     }
 
-    /// One superblock's product added to the sums: what decode and prefill share. `w(unit, step, i)` gives codes.
+    /// Multiplies expanded codes by their groups' scales.
     ///
     /// # Safety
-    /// `x` holds column `column + NR − 1` and superblock `block`; the headers are filled in.
+    /// `out` is an expanded block.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, U>(
-        isa: I,
-        x: &Inputs<'_>,
-        column: usize,
-        block: usize,
-        header: [*const Header; MR],
-        rows: impl Fn(usize) -> usize,
-        unit_codes: impl Fn(usize) -> U,
-        w: impl Fn(&U, usize, usize) -> I::V,
-        acc: &mut [[I::F; NR]; MR],
-    ) {
-        let superblocks = x.k / BLOCK;
-        // SAFETY: indices are (column + j) of m and `block` of k / 256, in steps of the arrays' own lengths.
-        unsafe {
-            let at: [usize; NR] = from_fn(
-                #[inline(always)]
-                |j| (column + j) * superblocks + block,
-            );
-            let codes: [*const u8; NR] = from_fn(
-                #[inline(always)]
-                |j| x.codes.as_ptr().add(at[j] * BLOCK).cast(),
-            );
-            let neg_sums: [*const i32; NR] = from_fn(
-                #[inline(always)]
-                |j| x.neg_sums.as_ptr().add(at[j] * (BLOCK / 16)),
-            );
-            let bias = remaining_bias::<I>(BITS, BIAS);
-            let scale = |group: usize| -> [I::V; MR] {
-                from_fn(
-                    #[inline(always)]
-                    |i| isa.load((&raw const (*header[i]).scales[group]).cast::<u8>().add(rows(i) * 4)),
-                )
-            };
-            let mut sums = [[isa.splat(0); NR]; MR];
-            for unit in 0..UNITS {
-                let unpacked = unit_codes(unit);
-                if GROUP == 16 {
-                    for half in 0..2 {
-                        let group = unit * 2 + half;
-                        let init = from_fn(
-                            #[inline(always)]
-                            |j| if I::BIAS_AS_INIT { biased(isa, bias, neg_sums[j].add(group)) } else { isa.splat(0) },
-                        );
-                        isa.dot_scaled::<BITS, { UNIT_STEPS / 2 }, MR, NR>(
-                            &mut sums,
-                            init,
-                            scale(group),
-                            #[inline(always)]
-                            |step, i| w(&unpacked, half * (UNIT_STEPS / 2) + step, i),
-                            #[inline(always)]
-                            |step, j| isa.broadcast(codes[j].add(group * 16 + step * 4)),
-                        );
-                    }
-                    continue;
-                }
-                let init: [I::V; NR] = from_fn(
-                    #[inline(always)]
-                    |j| {
-                        if bias == 0 || (Self::SCALED && !I::BIAS_AS_INIT) {
-                            return isa.splat(0);
-                        }
-                        let low = biased(isa, bias, neg_sums[j].add(2 * unit));
-                        isa.add(low, biased(isa, bias, neg_sums[j].add(2 * unit + 1)))
-                    },
-                );
-                if Self::SCALED {
-                    isa.dot_scaled::<BITS, UNIT_STEPS, MR, NR>(
-                        &mut sums,
-                        init,
-                        scale(unit),
-                        #[inline(always)]
-                        |step, i| w(&unpacked, step, i),
-                        #[inline(always)]
-                        |step, j| isa.broadcast(codes[j].add(unit * UNIT_CODES + step * 4)),
-                    );
-                } else {
-                    let dots = isa.dot::<BITS, UNIT_STEPS, MR, NR>(
-                        init,
-                        #[inline(always)]
-                        |step, i| w(&unpacked, step, i),
-                        #[inline(always)]
-                        |step, j| isa.broadcast(codes[j].add(unit * UNIT_CODES + step * 4)),
-                    );
-                    for i in 0..MR {
-                        for j in 0..NR {
-                            sums[i][j] = isa.add(sums[i][j], dots[i][j]);
+    unsafe fn fold<I: Isa>(isa: I, out: *mut Expanded) {
+        let (bytes, bias) = (isa.splat(0x00FF_00FF), isa.splat(BIAS | BIAS << 16));
+        let low = isa.splat(Self::PRODUCTS.0 & 0xFFFF | Self::PRODUCTS.0 << 16);
+        let steps = GROUP / 4;
+        for r in 0..I::REGISTERS {
+            let at = r * I::LANES * 4;
+            for p in 0..Self::PAIRS {
+                // SAFETY: pairs and steps are below their arrays' lengths, and rows end at 16.
+                unsafe {
+                    let pair = isa.load((&raw const (*out).scale_pairs[p]).cast::<u8>().add(at));
+                    let (first, second) = (isa.and(pair, isa.splat(0xFFFF)), isa.shr(pair, 16));
+                    for (half, scale) in [(0, first), (1, second)] {
+                        let scale = isa.or(scale, isa.shl(scale, 16));
+                        let product =
+                            |codes| isa.sub_i16(isa.mul_i16(isa.sub_i16(isa.and(codes, bytes), bias), scale), low);
+                        for step in 0..steps {
+                            let to = (&raw mut (*out).codes[(2 * p + half) * steps + step]).cast::<u8>().add(at);
+                            let codes = isa.load(to);
+                            isa.store(to, isa.or(product(codes), isa.shl(product(isa.shr(codes, 8)), 8)));
                         }
                     }
                 }
             }
-            let group_sums = |j: usize, p: usize| {
-                let (all, count) = if GROUP == 16 { (x.sums16, BLOCK / 16) } else { (x.sums32, BLOCK / 32) };
-                isa.broadcast(all.as_ptr().add(at[j] * count + 2 * p).cast())
-            };
-            let pair_dot = |i: usize, j: usize| {
-                let mut sum = isa.splat(0);
-                for p in 0..Self::PAIRS {
-                    let pair = isa.load((&raw const (*header[i]).pairs[p]).cast::<u8>().add(rows(i) * 4));
-                    sum = isa.dot_i16(sum, pair, group_sums(j, p));
-                }
-                sum
-            };
-            for j in 0..NR {
-                let dx = isa.splat_f32(*x.d.as_ptr().add(at[j]));
-                for i in 0..MR {
-                    let mut sum = sums[i][j];
-                    if Self::bias_in_pairs::<I>() {
-                        sum = isa.sub(sum, isa.mul(pair_dot(i, j), isa.splat(bias)));
-                    }
-                    let d = isa.load_f32((&raw const (*header[i]).d).cast::<f32>().add(rows(i)));
-                    let mut term = isa.mul_f32(d, isa.to_f32(sum));
-                    if MIN {
-                        let dmin = isa.load_f32((&raw const (*header[i]).dmin).cast::<f32>().add(rows(i)));
-                        term = isa.sub_f32(term, isa.mul_f32(dmin, isa.to_f32(pair_dot(i, j))));
-                    }
-                    acc[i][j] = isa.add_f32(acc[i][j], isa.mul_f32(term, dx));
-                }
+        }
+    }
+}
+
+/// A packed tile, of which one register's rows are wanted.
+struct PackedBlock<I, T> {
+    isa: I,
+    tile: *const u8,
+    row: usize,
+    class: PhantomData<T>,
+}
+
+impl<
+    const BITS: u32,
+    const BIAS: i32,
+    const GROUP: usize,
+    const SCALE_BITS: u32,
+    const SCALE_BIAS: i32,
+    const MIN: bool,
+    I: Isa,
+> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>>
+{
+    type Unit = [I::V; UNIT_STEPS];
+
+    #[inline(always)]
+    fn scale_pair(&self, p: usize, _: usize) -> I::V {
+        // SAFETY: the tile starts with its stored pairs, scales first.
+        let pair = unsafe {
+            unpack_pair::<I, SCALE_BITS>(
+                self.isa,
+                self.tile.add(self.row * 4),
+                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS,
+                p,
+            )
+        };
+        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, pair)
+    }
+    #[inline(always)]
+    fn min_pair(&self, p: usize, _: usize) -> I::V {
+        let stored = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS;
+        // SAFETY: the minima are stored behind the scales.
+        unsafe {
+            unpack_pair::<I, SCALE_BITS>(
+                self.isa,
+                self.tile.add(self.row * 4),
+                stored,
+                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p,
+            )
+        }
+    }
+    #[inline(always)]
+    fn d(&self, _: usize) -> I::F {
+        // SAFETY: d lies behind the pairs.
+        unsafe {
+            let d = self.tile.add(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES);
+            if SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED {
+                self.isa.load_f16(d.add(self.row * 2))
+            } else {
+                self.isa.load_f32(d.add(self.row * 4).cast())
             }
         }
+    }
+    #[inline(always)]
+    fn dmin(&self, _: usize) -> I::F {
+        // SAFETY: dmin lies behind d where there are minima, and is not asked for where there are none.
+        unsafe {
+            self.isa.load_f16(self.tile.add(
+                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES
+                    + SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::D_BYTES
+                    + self.row * 2,
+            ))
+        }
+    }
+    #[inline(always)]
+    fn unit(&self, unit: usize) -> [I::V; UNIT_STEPS] {
+        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES
+            + unit * unit_bytes(BITS)
+            + self.row * 4;
+        // SAFETY: the units follow the header.
+        unsafe { unpack_unit::<I, BITS>(self.isa, self.tile.add(at)) }
+    }
+    #[inline(always)]
+    fn codes(&self, unit: &[I::V; UNIT_STEPS], step: usize, _: usize) -> I::V {
+        unit[step]
     }
 }
 
@@ -387,18 +302,34 @@ impl<
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
-        // SAFETY: reads stay inside the tile, writes inside the expanded block.
+        // SAFETY: reads stay inside the tile, writes inside the expanded block, whose registers end at row 16.
         unsafe {
             for r in 0..I::REGISTERS {
-                let rows = r * I::LANES;
-                Self::unpack_header(isa, tile, rows, &raw mut (*out).header);
+                let row = r * I::LANES;
+                let packed = PackedBlock::<I, Self> { isa, tile, row, class: PhantomData };
                 for unit in 0..UNITS {
-                    let from = tile.add(Self::HEADER_BYTES + unit * unit_bytes(BITS) + rows * 4);
-                    let to = (&raw mut (*out).codes).cast::<u8>().add(unit * UNIT_STEPS * VECTOR_BYTES + rows * 4);
-                    for (step, v) in unpack_unit::<I, BITS>(isa, from).into_iter().enumerate() {
-                        isa.store(to.add(step * VECTOR_BYTES), v);
+                    let codes = packed.unit(unit);
+                    for step in 0..UNIT_STEPS {
+                        let to = (&raw mut (*out).codes[unit * UNIT_STEPS + step]).cast::<u8>();
+                        isa.store(to.add(row * 4), codes[step]);
                     }
                 }
+                for p in 0..Self::PAIRS {
+                    if Self::SCALED {
+                        let to = (&raw mut (*out).scale_pairs[p]).cast::<u8>();
+                        isa.store(to.add(row * 4), packed.scale_pair(p, 0));
+                    }
+                    if MIN {
+                        isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(row * 4), packed.min_pair(p, 0));
+                    }
+                }
+                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(row), packed.d(0));
+                if MIN {
+                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(row), packed.dmin(0));
+                }
+            }
+            if Self::folds::<I>() {
+                Self::fold(isa, out);
             }
         }
     }
@@ -411,37 +342,34 @@ impl<
         unsafe {
             for unit in 0..UNITS {
                 let from = (&raw const rows[0].codes).cast::<u8>().add(unit * UNIT_CODES);
-                let to = (&raw mut (*out).codes).cast::<u8>().add(unit * INTERLEAVED);
-                isa.interleave_rows(from, stride, to);
+                isa.interleave_rows(from, stride, (&raw mut (*out).codes[unit * UNIT_STEPS]).cast());
             }
-            let (mut scales, mut mins, mut floats) = ([0u8; INTERLEAVED], [0u8; INTERLEAVED], [0u8; INTERLEAVED]);
             if Self::SCALED {
-                isa.interleave_rows((&raw const rows[0].scales).cast(), stride, scales.as_mut_ptr());
+                let pairs = (&raw mut (*out).scale_pairs).cast::<u8>();
+                isa.interleave_rows((&raw const rows[0].scales).cast(), stride, pairs);
+                if SCALE_BIAS != 0 {
+                    for at in (0..Self::PAIRS * VECTOR_BYTES).step_by(I::LANES * 4) {
+                        isa.store(pairs.add(at), Self::unbiased(isa, isa.load(pairs.add(at))));
+                    }
+                }
             }
             if MIN {
-                isa.interleave_rows((&raw const rows[0].mins).cast(), stride, mins.as_mut_ptr());
+                isa.interleave_rows((&raw const rows[0].mins).cast(), stride, (&raw mut (*out).min_pairs).cast());
             }
+            let mut floats = [0u8; INTERLEAVED];
             isa.interleave_rows((&raw const rows[0].d).cast(), stride, floats.as_mut_ptr());
             for r in 0..I::REGISTERS {
-                let at = r * I::LANES * 4;
-                let bits = isa.load(floats.as_ptr().add(at));
+                let row = r * I::LANES;
+                let bits = isa.load(floats.as_ptr().add(row * 4));
                 let d = if Self::SCALED { isa.widen_f16(bits) } else { isa.bits_f32(bits) };
-                let dmin = if MIN { isa.widen_f16(isa.load(floats.as_ptr().add(VECTOR_BYTES + at))) } else { d };
-                Self::prepare(
-                    isa,
-                    r * I::LANES,
-                    #[inline(always)]
-                    |p| {
-                        if p < Self::PAIRS {
-                            isa.load(scales.as_ptr().add(p * VECTOR_BYTES + at))
-                        } else {
-                            isa.load(mins.as_ptr().add((p - Self::PAIRS) * VECTOR_BYTES + at))
-                        }
-                    },
-                    d,
-                    dmin,
-                    &raw mut (*out).header,
-                );
+                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(row), d);
+                if MIN {
+                    let dmin = isa.widen_f16(isa.load(floats.as_ptr().add(VECTOR_BYTES + row * 4)));
+                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(row), dmin);
+                }
+            }
+            if Self::folds::<I>() {
+                Self::fold(isa, out);
             }
         }
     }
@@ -459,78 +387,53 @@ impl<
         for (at, block) in blocks.enumerate() {
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
-                let panel: [*const Expanded; MR] = from_fn(
-                    #[inline(always)]
-                    |i| panels.add(i / I::REGISTERS * stride + at),
-                );
-                let header = from_fn(
-                    #[inline(always)]
-                    |i| &raw const (*panel[i]).header,
-                );
-                Self::accumulate::<I, MR, NR, _>(
-                    isa,
-                    x,
-                    column,
-                    block,
-                    header,
-                    #[inline(always)]
-                    |i| i % I::REGISTERS * I::LANES,
-                    #[inline(always)]
-                    |unit| unit * UNIT_STEPS * VECTOR_BYTES,
-                    #[inline(always)]
-                    |unit, step, i| {
-                        let rows = i % I::REGISTERS * I::LANES;
-                        isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(unit + step * VECTOR_BYTES + rows * 4))
-                    },
-                    &mut acc,
-                );
+                let operands = ExpandedBlock::new(isa, panels.add(at), stride);
+                let columns = column..column + NR;
+                if Self::folds::<I>() {
+                    Self::accumulate::<I, MR, NR, true>(isa, x, columns, block, &operands, &mut acc);
+                } else {
+                    Self::accumulate::<I, MR, NR, false>(isa, x, columns, block, &operands, &mut acc);
+                }
             }
         }
         acc
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize>(
         isa: I,
         panel: *const u8,
-        blocks: usize,
         x: &Inputs<'_>,
-        column: usize,
-        out: *mut f32,
+        columns: Range<usize>,
+        out: &mut [[f32; PANEL_ROWS]; NR],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
-        let mut acc = [[[isa.splat_f32(0.0)]]; PANEL_ROWS];
-        let mut header = Header::EMPTY;
-        for block in 0..blocks {
-            // SAFETY: the caller vouches for the tiles and for x.
-            unsafe {
-                let tile = panel.add(block * Self::TILE_BYTES);
-                for (r, acc) in acc.iter_mut().enumerate().take(I::REGISTERS) {
-                    let rows = r * I::LANES;
-                    Self::unpack_header(isa, tile, rows, &raw mut header);
-                    Self::accumulate::<I, 1, 1, _>(
-                        isa,
-                        x,
-                        column,
-                        block,
-                        [&raw const header],
-                        #[inline(always)]
-                        |_| rows,
-                        #[inline(always)]
-                        |unit| {
-                            let at = Self::HEADER_BYTES + unit * unit_bytes(BITS) + rows * 4;
-                            unpack_unit::<I, BITS>(isa, tile.add(at))
-                        },
-                        #[inline(always)]
-                        |codes, step, _| codes[step],
-                        acc,
-                    );
+        let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        for block in 0..x.k / BLOCK {
+            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
+            for r in 0..I::REGISTERS {
+                // SAFETY: the caller vouches for the tiles and for x.
+                unsafe {
+                    let tile = panel.add(block * Self::TILE_BYTES);
+                    let operands = PackedBlock::<I, Self> { isa, tile, row: r * I::LANES, class: PhantomData };
+                    Self::accumulate::<I, 1, NR, false>(isa, x, columns.clone(), block, &operands, &mut acc[r]);
                 }
             }
         }
-        for (r, acc) in acc.iter().enumerate().take(I::REGISTERS) {
-            // SAFETY: the caller vouches for 16 floats.
-            unsafe { isa.store_f32(out.add(r * I::LANES), acc[0][0]) };
-        }
+        store_sums(isa, &acc, out);
+    }
+
+    #[inline(always)]
+    unsafe fn row_terms<I: Isa>(
+        isa: I,
+        blocks: &mut [BlockCodes; PANEL_ROWS],
+        x: &Inputs<'_>,
+        column: usize,
+        first: usize,
+        len: usize,
+        terms: *mut f32,
+    ) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::terms(isa, blocks, x, column, first..first + len, terms) }
     }
 }

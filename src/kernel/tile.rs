@@ -125,16 +125,31 @@ pub(super) trait IntTile: Tile {
         acc: [[I::F; NR]; MR],
     ) -> [[I::F; NR]; MR];
 
-    /// Decode: one packed panel times column `column` of x over all of k, in registers.
+    /// Decode and small batches: one packed panel times some columns of x over all of k, codes unpacked in registers.
+    /// Sums past the last column mean nothing.
     ///
     /// # Safety
-    /// `panel` points to `blocks` tiles, the column is inside x, and `16` floats at `out` are writable.
-    unsafe fn multiply_packed<I: Isa>(
+    /// `panel` points to the tiles of all of k, the columns, at least one, are inside x.
+    unsafe fn multiply_packed<I: Isa, const NR: usize>(
         isa: I,
         panel: *const u8,
-        blocks: usize,
+        x: &super::Inputs<'_>,
+        columns: Range<usize>,
+        out: &mut [[f32; 16]; NR],
+    );
+
+    /// Decode from native blocks: the terms that `len` ≤ `LANES` blocks of k from `first` on add to their row's sum for
+    /// row `column` of x. The other elements of `blocks` mean nothing.
+    ///
+    /// # Safety
+    /// The column and the blocks are inside x, and `LANES` floats at `terms` are writable.
+    unsafe fn row_terms<I: Isa>(
+        isa: I,
+        blocks: &mut [BlockCodes; 16],
         x: &super::Inputs<'_>,
         column: usize,
-        out: *mut f32,
+        first: usize,
+        len: usize,
+        terms: *mut f32,
     );
 }

@@ -90,7 +90,7 @@ pub(super) unsafe fn interleave_rows(isa: Avx2, rows: *const u8, stride_bytes: u
         // SAFETY: rows and output as the caller vouches; the token proves AVX2.
         unsafe {
             let rows = rows.add(half * 8 * stride_bytes);
-            let r = core::array::from_fn(
+            let r = super::array_of(
                 #[inline(always)]
                 |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()),
             );
@@ -153,7 +153,8 @@ impl Isa for Avx2 {
     const LANES: usize = 8;
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = true;
-    const BIAS_AS_INIT: bool = false;
+    const CENTERS_6BIT: bool = false;
+    const FOLDS_SCALES: bool = false;
     type V = __m256i;
     type F = __m256;
 
@@ -170,6 +171,11 @@ impl Isa for Avx2 {
     unsafe fn store(self, p: *mut u8, v: __m256i) {
         // SAFETY: the caller vouches for 32 bytes at `p`.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> __m256i {
@@ -271,6 +277,20 @@ impl Isa for Avx2 {
         unsafe { _mm256_castsi256_ps(a) }
     }
     #[inline(always)]
+    fn float_bits(self, a: __m256) -> __m256i {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_castps_si256(a) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
+        // SAFETY: the caller vouches for 8 bytes at `p`; the token proves AVX2.
+        unsafe {
+            let bytes = _mm256_shuffle_epi8(v, _mm256_set1_epi32(0x0C08_0400));
+            let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+            _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high));
+        }
+    }
+    #[inline(always)]
     fn to_f32(self, a: __m256i) -> __m256 {
         // SAFETY: the token proves AVX.
         unsafe { _mm256_cvtepi32_ps(a) }
@@ -282,36 +302,49 @@ impl Isa for Avx2 {
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
     }
     #[inline(always)]
-    fn prepare_scale(self, scale: __m256i) -> __m256i {
+    fn split_scales<const BITS: u32>(self, pair: __m256i) -> [__m256i; 2] {
         // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
-        let low = self.and(scale, self.splat(0xFFFF));
-        self.or(low, self.shl(scale, 16))
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let (a, b) = (0x0504_0504_0100_0100, 0x0D0C_0D0C_0908_0908);
+            let low = _mm256_set_epi64x(b, a, b, a);
+            let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
+            [_mm256_shuffle_epi8(pair, low), _mm256_shuffle_epi8(pair, high)]
+        }
+    }
+    #[inline(always)]
+    fn sub_i16(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_sub_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn mul_i16(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_mullo_epi16(a, b) }
     }
 
     #[inline(always)]
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
-        init: [__m256i; NR],
+        acc: &mut [[__m256i; NR]; MR],
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
-    ) -> [[__m256i; NR]; MR] {
+    ) {
         let ones = self.splat(0x0001_0001);
-        let mut sum = [init; MR];
         self.sum_steps::<BITS, STEPS, MR, NR>(
             w,
             x,
             #[inline(always)]
-            |i, j, part| sum[i][j] = self.dot_i16(sum[i][j], part, ones),
+            |i, j, part| acc[i][j] = self.dot_i16(acc[i][j], part, ones),
         );
-        sum
     }
 
     #[inline(always)]
     fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
         acc: &mut [[__m256i; NR]; MR],
-        _: [__m256i; NR],
         scale: [__m256i; MR],
+        _: impl Fn(usize, usize) -> __m256i,
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
@@ -321,6 +354,57 @@ impl Isa for Avx2 {
             #[inline(always)]
             |i, j, part| acc[i][j] = self.dot_i16(acc[i][j], part, scale[i]),
         );
+    }
+
+    #[inline(always)]
+    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> __m256i {
+        // SAFETY: unit `index`, which the caller vouches for.
+        unsafe { self.load(units.add(index * stride_bytes)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_sums(self, acc: __m256i, a: *const i16, b: *const i16, count: usize) -> __m256i {
+        let load = |p: *const i16| {
+            // SAFETY: the caller vouches for `count` elements; the token proves AVX2.
+            unsafe {
+                if count == 16 {
+                    _mm256_loadu_si256(p.cast())
+                } else {
+                    _mm256_zextsi128_si256(_mm_loadu_si128(p.cast()))
+                }
+            }
+        };
+        self.dot_i16(acc, load(a), load(b))
+    }
+    #[inline(always)]
+    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m256i {
+        let first = index * 32 / GROUP;
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_set1_epi16(scales[first]);
+            if GROUP == 32 {
+                return low;
+            }
+            _mm256_blend_epi32::<0xF0>(low, _mm256_set1_epi16(scales[first + 1]))
+        }
+    }
+    #[inline(always)]
+    fn sum_registers(self, v: &[__m256i; PANEL_ROWS]) -> __m256i {
+        self.sum_eights(super::array_of(
+            #[inline(always)]
+            |b| v[b],
+        ))
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [__m256i; 8]) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let four = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+            let low = four(two(v[0], v[1]), two(v[2], v[3]));
+            let high = four(two(v[4], v[5]), two(v[6], v[7]));
+            let (a, b) = (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high));
+            _mm256_add_epi32(a, b)
+        }
     }
 
     #[inline(always)]
@@ -345,6 +429,27 @@ impl Isa for Avx2 {
                 }
                 _ => {
                     kernel.run::<Self, 2, 1>(self);
+                    1
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match columns {
+                3.. => {
+                    kernel.run::<Self, 1, 4>(self);
+                    4
+                }
+                2 => {
+                    kernel.run::<Self, 1, 2>(self);
+                    2
+                }
+                _ => {
+                    kernel.run::<Self, 1, 1>(self);
                     1
                 }
             }

@@ -4,9 +4,9 @@
 //! port 0 on Intel) and, shared among the registers of rows or columns, a load and a broadcast.
 
 use super::{
-    Level,
+    Level, array_of,
     avx2::{self, Avx2},
-    isa::{Isa, RegisterTile},
+    isa::{Isa, PANEL_ROWS, RegisterTile},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -36,12 +36,41 @@ pulp::simd_type! {
     }
 }
 
+/// `vpdpwssd`, which LLVM would take apart into a multiplication and an addition: two of the port's cycles for one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_i16(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: registers only.
+    unsafe {
+        core::arch::asm!(
+            "vpdpwssd {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+/// Steps whose sum stays below 2¹⁵, so that one `vpdpwssd` scales and adds it; 0 where `vpmulld` and an addition cost
+/// less. Codes of 6 bits are centred.
+const fn depth(bits: u32) -> usize {
+    match bits {
+        0..=3 => 8,
+        4 => 4,
+        6 => 2,
+        _ => 0,
+    }
+}
+
 impl Isa for Avx512Vnni {
     const LEVEL: Level = Level::Avx512Vnni;
     const LANES: usize = 16;
     const PANELS: usize = 2;
     const CENTERS_8BIT: bool = false;
-    const BIAS_AS_INIT: bool = true;
+    const CENTERS_6BIT: bool = true;
+    const FOLDS_SCALES: bool = true;
     type V = __m512i;
     type F = __m512;
 
@@ -58,6 +87,11 @@ impl Isa for Avx512Vnni {
     unsafe fn store(self, p: *mut u8, v: __m512i) {
         // SAFETY: the caller vouches for 64 bytes at `p`.
         unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> __m512i {
@@ -156,6 +190,16 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_castsi512_ps(a) }
     }
     #[inline(always)]
+    fn float_bits(self, a: __m512) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_castps_si512(a) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
+        // SAFETY: the caller vouches for 16 bytes at `p`; the token proves AVX-512F.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
     fn to_f32(self, a: __m512i) -> __m512 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_cvtepi32_ps(a) }
@@ -164,23 +208,37 @@ impl Isa for Avx512Vnni {
     #[inline(always)]
     fn dot_i16(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512 VNNI.
-        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+        unsafe { dot_i16(acc, a, b) }
     }
     #[inline(always)]
-    fn prepare_scale(self, scale: __m512i) -> __m512i {
-        scale
+    fn split_scales<const BITS: u32>(self, pair: __m512i) -> [__m512i; 2] {
+        if depth(BITS) != 0 {
+            // The scale and a zero, which `vpdpwssd` multiplies by the sum's low half and by its sign.
+            return [self.and(pair, self.splat(0xFFFF)), self.shr(pair, 16)];
+        }
+        // SAFETY: the token proves AVX-512F.
+        unsafe { [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pair)), _mm512_srai_epi32::<16>(pair)] }
+    }
+    #[inline(always)]
+    fn sub_i16(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe { _mm512_sub_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn mul_i16(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe { _mm512_mullo_epi16(a, b) }
     }
 
     #[inline(always)]
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
-        init: [__m512i; NR],
+        acc: &mut [[__m512i; NR]; MR],
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
-    ) -> [[__m512i; NR]; MR] {
-        let mut sum = [init; MR];
+    ) {
         for step in 0..STEPS {
-            let codes: [__m512i; MR] = core::array::from_fn(
+            let codes: [__m512i; MR] = array_of(
                 #[inline(always)]
                 |i| w(step, i),
             );
@@ -188,27 +246,118 @@ impl Isa for Avx512Vnni {
                 let xs = x(step, j);
                 for i in 0..MR {
                     // SAFETY: the token proves AVX-512 VNNI.
-                    sum[i][j] = unsafe { _mm512_dpbusd_epi32(sum[i][j], codes[i], xs) };
+                    acc[i][j] = unsafe { _mm512_dpbusd_epi32(acc[i][j], codes[i], xs) };
                 }
             }
         }
-        sum
     }
 
     #[inline(always)]
     fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
         acc: &mut [[__m512i; NR]; MR],
-        init: [__m512i; NR],
         scale: [__m512i; MR],
+        centre: impl Fn(usize, usize) -> __m512i,
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        let sum = self.dot::<BITS, STEPS, MR, NR>(init, w, x);
-        for i in 0..MR {
-            for j in 0..NR {
-                acc[i][j] = self.add(acc[i][j], self.mul(sum[i][j], scale[i]));
+        let depth = if depth(BITS) == 0 { STEPS } else { depth(BITS).min(STEPS) };
+        let mut start = 0;
+        while start < STEPS {
+            let mut sum = [[self.splat(0); NR]; MR];
+            if BITS == 6 {
+                for j in 0..NR {
+                    let centre = centre(start / 2, j);
+                    for i in 0..MR {
+                        sum[i][j] = centre;
+                    }
+                }
             }
+            for step in start..start + depth {
+                let codes: [__m512i; MR] = array_of(
+                    #[inline(always)]
+                    |i| w(step, i),
+                );
+                for j in 0..NR {
+                    let xs = x(step, j);
+                    for i in 0..MR {
+                        // SAFETY: the token proves AVX-512 VNNI.
+                        sum[i][j] = unsafe { _mm512_dpbusd_epi32(sum[i][j], codes[i], xs) };
+                    }
+                }
+            }
+            for i in 0..MR {
+                for j in 0..NR {
+                    acc[i][j] = if self::depth(BITS) == 0 {
+                        self.add(acc[i][j], self.mul(sum[i][j], scale[i]))
+                    } else {
+                        self.dot_i16(acc[i][j], sum[i][j], scale[i])
+                    };
+                }
+            }
+            start += depth;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> __m512i {
+        // SAFETY: units 2 · index and the next, which the caller vouches for; the token proves AVX-512F.
+        unsafe {
+            let low = units.add(2 * index * stride_bytes);
+            let (low, high) = (_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(low.add(stride_bytes).cast()));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_sums(self, acc: __m512i, a: *const i16, b: *const i16, count: usize) -> __m512i {
+        let load = |p: *const i16| {
+            // SAFETY: the caller vouches for `count` elements; the token proves AVX-512F.
+            unsafe {
+                if count == 16 {
+                    _mm512_zextsi256_si512(_mm256_loadu_si256(p.cast()))
+                } else {
+                    _mm512_zextsi128_si512(_mm_loadu_si128(p.cast()))
+                }
+            }
+        };
+        self.dot_i16(acc, load(a), load(b))
+    }
+    #[inline(always)]
+    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m512i {
+        // SAFETY: the token proves AVX-512BW; 16 elements are read.
+        unsafe {
+            let scales = _mm512_castsi256_si512(_mm256_loadu_si256(scales.as_ptr().cast()));
+            let (a, b, c, d) = if GROUP == 32 { (0, 0, 1, 1) } else { (0, 1, 2, 3) };
+            let first = _mm512_set1_epi16((index * 64 / GROUP) as i16);
+            let quarters = _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
+            let both = _mm512_or_si512(quarters, _mm512_slli_epi32::<16>(quarters));
+            let lanes = _mm512_permutexvar_epi16(_mm512_add_epi16(both, first), scales);
+            if depth(BITS) == 0 { _mm512_srai_epi32::<16>(lanes) } else { self.and(lanes, self.splat(0xFFFF)) }
+        }
+    }
+    #[inline(always)]
+    fn sum_registers(self, v: &[__m512i; PANEL_ROWS]) -> __m512i {
+        self.sum_eights(array_of(
+            #[inline(always)]
+            |i| {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                // SAFETY: the token proves AVX-512F.
+                let (low, high) = unsafe { (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xEE>(a, b)) };
+                self.add(low, high)
+            },
+        ))
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [__m512i; 8]) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe {
+            let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let four = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            let low = four(two(v[0], v[1]), two(v[2], v[3]));
+            let high = four(two(v[4], v[5]), two(v[6], v[7]));
+            let (a, b) = (_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xDD>(low, high));
+            let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+            _mm512_permutexvar_epi32(order, _mm512_add_epi32(a, b))
         }
     }
 
@@ -227,12 +376,41 @@ impl Isa for Avx512Vnni {
                     kernel.run::<Self, 2, 6>(self);
                     6
                 }
-                3..6 => {
-                    kernel.run::<Self, 2, 3>(self);
-                    3
+                4..6 => {
+                    kernel.run::<Self, 2, 4>(self);
+                    4
+                }
+                2..4 => {
+                    kernel.run::<Self, 2, 2>(self);
+                    2
                 }
                 _ => {
                     kernel.run::<Self, 2, 1>(self);
+                    1
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match columns {
+                5.. => {
+                    kernel.run::<Self, 1, 8>(self);
+                    8
+                }
+                3..5 => {
+                    kernel.run::<Self, 1, 4>(self);
+                    4
+                }
+                2 => {
+                    kernel.run::<Self, 1, 2>(self);
+                    2
+                }
+                _ => {
+                    kernel.run::<Self, 1, 1>(self);
                     1
                 }
             }

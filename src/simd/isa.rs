@@ -17,7 +17,7 @@ pub trait RegisterTile {
     /// Runs the kernel over `MR` registers of rows and `NR` columns (rows of x).
     ///
     /// # Safety
-    /// As the implementation says; the instruction set guarantees `NR` ≤ the columns that it was asked for and
+    /// As the implementation says; [`Isa::register_tile`] guarantees `NR` ≤ the columns that it was asked for and
     /// `MR · LANES` = `PANELS · 16`.
     unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I);
 }
@@ -34,8 +34,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const PANELS: usize;
     /// Whether the byte dot takes 8-bit codes as `code − 128` (it then sums signed bytes).
     const CENTERS_8BIT: bool;
-    /// Whether a bias costs nothing as the initial value of a dot (else it is summed apart, over pairs of scales).
-    const BIAS_AS_INIT: bool;
+    /// Whether [`Isa::dot_scaled`] takes 6-bit codes as `code − 32`, which its `centre` argument subtracts.
+    const CENTERS_6BIT: bool;
+    /// Whether products of codes and group scales are better made once, when a panel is expanded, where they fit a byte.
+    const FOLDS_SCALES: bool;
     /// Integer lanes, or bytes.
     type V: Copy;
     /// f32 lanes.
@@ -54,6 +56,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are writable; no alignment needed.
     unsafe fn store(self, p: *mut u8, v: Self::V);
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch(self, p: *const u8);
     /// The i32 at `p` in every lane.
     ///
     /// # Safety
@@ -108,33 +112,67 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn widen_f16(self, a: Self::V) -> Self::F;
     /// The bits of each lane as an f32.
     fn bits_f32(self, a: Self::V) -> Self::F;
+    /// The bits of each f32 lane.
+    fn float_bits(self, a: Self::F) -> Self::V;
+    /// Stores the low byte of each lane.
+    ///
+    /// # Safety
+    /// `LANES` bytes at `p` are writable.
+    unsafe fn store_bytes(self, p: *mut u8, v: Self::V);
     /// Exact for |lane| ≤ 2²⁴, else rounded to nearest even.
     fn to_f32(self, a: Self::V) -> Self::F;
 
     /// `acc + Σ` over the two i16 halves of each lane of `a · b`.
     fn dot_i16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// A group's integer scales in the form that [`Isa::dot_scaled`] multiplies by; `|scale| < 2¹⁵`.
-    fn prepare_scale(self, scale: Self::V) -> Self::V;
+    /// Two groups' integer scales, the halves of each lane (signed), in the form that [`Isa::dot_scaled`] multiplies sums
+    /// of `BITS`-wide codes by.
+    fn split_scales<const BITS: u32>(self, pair: Self::V) -> [Self::V; 2];
+    /// Subtraction of the i16 halves.
+    fn sub_i16(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Low 16 bits of the products of the i16 halves.
+    fn mul_i16(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// `init[j] + Σ_s w(s, i) · x(s, j)` for each of `MR` × `NR`: the four u8 codes of each lane of w, `BITS` wide, times
+    /// `acc[i][j] += Σ_s w(s, i) · x(s, j)` for each of `MR` × `NR`: the four u8 codes of each lane of w, `BITS` wide, times
     /// the four i8 of x.
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
-        init: [Self::V; NR],
-        w: impl Fn(usize, usize) -> Self::V,
-        x: impl Fn(usize, usize) -> Self::V,
-    ) -> [[Self::V; NR]; MR];
-
-    /// `acc += scale[i] · (init[j] + Σ_s w(s, i) · x(s, j))`, scales as [`Isa::prepare_scale`] gives them; `init` is read
-    /// only if [`Isa::BIAS_AS_INIT`].
-    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
-        self,
         acc: &mut [[Self::V; NR]; MR],
-        init: [Self::V; NR],
-        scale: [Self::V; MR],
         w: impl Fn(usize, usize) -> Self::V,
         x: impl Fn(usize, usize) -> Self::V,
     );
+
+    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales as [`Isa::split_scales`] gives them. `centre(e, j)` is
+    /// `−32 · Σ x` over steps 2e and 2e + 1, read only where the set centres 6-bit codes.
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        acc: &mut [[Self::V; NR]; MR],
+        scale: [Self::V; MR],
+        centre: impl Fn(usize, usize) -> Self::V,
+        w: impl Fn(usize, usize) -> Self::V,
+        x: impl Fn(usize, usize) -> Self::V,
+    );
+
+    /// Register `index` of units of 32 bytes, as if those lay one after the other.
+    ///
+    /// # Safety
+    /// The units of the register are readable, the first at `units`, each `stride_bytes` behind the one before.
+    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> Self::V;
+
+    /// `acc` plus, in any lanes, the products of `count` (8 or 16) pairs of i16.
+    ///
+    /// # Safety
+    /// `count` i16 are readable at `a` and at `b`.
+    unsafe fn dot_sums(self, acc: Self::V, a: *const i16, b: *const i16, count: usize) -> Self::V;
+
+    /// The scales of `GROUP` (16 or 32) codes each, for the lanes of vector `index` of a row's codes, in the form that
+    /// [`Isa::dot_scaled`] multiplies sums of `BITS`-wide codes by.
+    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Self::V;
+
+    /// Lane b is the sum of all lanes of register b; only the first `LANES` registers are read.
+    fn sum_registers(self, v: &[Self::V; PANEL_ROWS]) -> Self::V;
+
+    /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
+    fn sum_eights(self, v: [Self::V; 8]) -> Self::V;
 
     /// Interleaves 16 rows: for each of 8 steps, the 4 bytes of each row, rows `stride_bytes` apart, 32 bytes each.
     ///
@@ -147,4 +185,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// As the kernel's.
     unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize;
+
+    /// Runs `kernel` with one register of rows and as many columns as suit a kernel that unpacks codes in registers;
+    /// returns how many it took. `NR` may exceed the columns that are left: the kernel leaves out those that are missing.
+    ///
+    /// # Safety
+    /// As the kernel's.
+    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize;
 }

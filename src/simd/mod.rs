@@ -3,6 +3,7 @@
 //! Kernels are generic over an [`Isa`], a token that proves the CPU's features. [`Level`] names the sets at run time;
 //! [`Level::dispatch`] is the one place where a level becomes a token.
 
+mod array;
 mod isa;
 mod scalar;
 
@@ -11,6 +12,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+pub use array::array_of;
 pub use isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES};
 pub use scalar::Scalar;
 

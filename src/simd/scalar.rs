@@ -1,10 +1,10 @@
 //! Plain Rust, four lanes at a time: what every machine can run, and the oracle for the other levels.
 
+use super::array_of;
 use super::{
     Level,
     isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
 };
-use core::array::from_fn;
 
 /// The portable instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +20,20 @@ fn dot_bytes(w: i32, x: i32) -> i32 {
     (0..4).map(|byte| w[byte] as i32 * (x[byte] as i8) as i32).sum()
 }
 
+/// `f` of the i16 halves.
+#[inline(always)]
+fn halves(a: i32, b: i32, f: impl Fn(i16, i16) -> i16) -> i32 {
+    let half = |shift: u32| (f((a >> shift) as i16, (b >> shift) as i16) as u16 as i32) << shift;
+    half(0) | half(16)
+}
+
 impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const LANES: usize = LANES;
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = false;
-    const BIAS_AS_INIT: bool = true;
+    const CENTERS_6BIT: bool = false;
+    const FOLDS_SCALES: bool = false;
     type V = Lanes;
     type F = [f32; LANES];
 
@@ -44,6 +52,8 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().write_unaligned(v) }
     }
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> Lanes {
         // SAFETY: the caller vouches for 4 bytes at `p`.
         [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
@@ -54,23 +64,23 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn and(self, a: Lanes, b: Lanes) -> Lanes {
-        from_fn(|i| a[i] & b[i])
+        array_of(|i| a[i] & b[i])
     }
     #[inline(always)]
     fn or(self, a: Lanes, b: Lanes) -> Lanes {
-        from_fn(|i| a[i] | b[i])
+        array_of(|i| a[i] | b[i])
     }
     #[inline(always)]
     fn add(self, a: Lanes, b: Lanes) -> Lanes {
-        from_fn(|i| a[i].wrapping_add(b[i]))
+        array_of(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
     fn sub(self, a: Lanes, b: Lanes) -> Lanes {
-        from_fn(|i| a[i].wrapping_sub(b[i]))
+        array_of(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
     fn mul(self, a: Lanes, b: Lanes) -> Lanes {
-        from_fn(|i| a[i].wrapping_mul(b[i]))
+        array_of(|i| a[i].wrapping_mul(b[i]))
     }
     #[inline(always)]
     fn shl(self, a: Lanes, count: u32) -> Lanes {
@@ -109,15 +119,15 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn add_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
-        from_fn(|i| a[i] + b[i])
+        array_of(|i| a[i] + b[i])
     }
     #[inline(always)]
     fn sub_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
-        from_fn(|i| a[i] - b[i])
+        array_of(|i| a[i] - b[i])
     }
     #[inline(always)]
     fn mul_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
-        from_fn(|i| a[i] * b[i])
+        array_of(|i| a[i] * b[i])
     }
     #[inline(always)]
     fn widen_f16(self, a: Lanes) -> [f32; LANES] {
@@ -128,6 +138,15 @@ impl Isa for Scalar {
         a.map(|lane| f32::from_bits(lane as u32))
     }
     #[inline(always)]
+    fn float_bits(self, a: [f32; LANES]) -> Lanes {
+        array_of(|i| a[i].to_bits() as i32)
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: Lanes) {
+        // SAFETY: the caller vouches for 4 bytes at `p`.
+        unsafe { p.cast::<[u8; LANES]>().write_unaligned(array_of(|i| v[i] as u8)) }
+    }
+    #[inline(always)]
     fn to_f32(self, a: Lanes) -> [f32; LANES] {
         a.map(|lane| lane as f32)
     }
@@ -135,48 +154,82 @@ impl Isa for Scalar {
     #[inline(always)]
     fn dot_i16(self, acc: Lanes, a: Lanes, b: Lanes) -> Lanes {
         let low = |lane: i32| lane as i16 as i32;
-        from_fn(|i| acc[i].wrapping_add(low(a[i]) * low(b[i])).wrapping_add((a[i] >> 16) * (b[i] >> 16)))
+        array_of(|i| acc[i].wrapping_add(low(a[i]) * low(b[i])).wrapping_add((a[i] >> 16) * (b[i] >> 16)))
     }
     #[inline(always)]
-    fn prepare_scale(self, scale: Lanes) -> Lanes {
-        scale
+    fn split_scales<const BITS: u32>(self, pair: Lanes) -> [Lanes; 2] {
+        [array_of(|i| pair[i] as i16 as i32), array_of(|i| pair[i] >> 16)]
+    }
+    #[inline(always)]
+    fn sub_i16(self, a: Lanes, b: Lanes) -> Lanes {
+        array_of(|i| halves(a[i], b[i], i16::wrapping_sub))
+    }
+    #[inline(always)]
+    fn mul_i16(self, a: Lanes, b: Lanes) -> Lanes {
+        array_of(|i| halves(a[i], b[i], i16::wrapping_mul))
     }
 
     #[inline(always)]
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
-        init: [Lanes; NR],
+        acc: &mut [[Lanes; NR]; MR],
         w: impl Fn(usize, usize) -> Lanes,
         x: impl Fn(usize, usize) -> Lanes,
-    ) -> [[Lanes; NR]; MR] {
-        let mut sum = [init; MR];
+    ) {
         for step in 0..STEPS {
-            for (i, row) in sum.iter_mut().enumerate() {
+            for i in 0..MR {
                 let codes = w(step, i);
-                for (j, lanes) in row.iter_mut().enumerate() {
-                    let x = x(step, j);
-                    *lanes = from_fn(|lane| lanes[lane].wrapping_add(dot_bytes(codes[lane], x[lane])));
+                for j in 0..NR {
+                    let (sum, x) = (acc[i][j], x(step, j));
+                    acc[i][j] = array_of(|lane| sum[lane].wrapping_add(dot_bytes(codes[lane], x[lane])));
                 }
             }
         }
-        sum
     }
 
     #[inline(always)]
     fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
         acc: &mut [[Lanes; NR]; MR],
-        init: [Lanes; NR],
         scale: [Lanes; MR],
+        _: impl Fn(usize, usize) -> Lanes,
         w: impl Fn(usize, usize) -> Lanes,
         x: impl Fn(usize, usize) -> Lanes,
     ) {
-        let sum = self.dot::<BITS, STEPS, MR, NR>(init, w, x);
+        let mut sum = [[self.splat(0); NR]; MR];
+        self.dot::<BITS, STEPS, MR, NR>(&mut sum, w, x);
         for i in 0..MR {
             for j in 0..NR {
                 acc[i][j] = self.add(acc[i][j], self.mul(sum[i][j], scale[i]));
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> Lanes {
+        // SAFETY: half of unit `index / 2`, which the caller vouches for.
+        unsafe { self.load(units.add(index / 2 * stride_bytes + index % 2 * 16)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_sums(self, mut acc: Lanes, a: *const i16, b: *const i16, count: usize) -> Lanes {
+        for i in 0..count {
+            // SAFETY: the caller vouches for `count` elements.
+            let (a, b) = unsafe { (a.add(i).read_unaligned(), b.add(i).read_unaligned()) };
+            acc[i % LANES] = acc[i % LANES].wrapping_add(a as i32 * b as i32);
+        }
+        acc
+    }
+    #[inline(always)]
+    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Lanes {
+        [scales[index * 4 * LANES / GROUP] as i32; LANES]
+    }
+    #[inline(always)]
+    fn sum_registers(self, v: &[Lanes; PANEL_ROWS]) -> Lanes {
+        array_of(|b| v[b].iter().fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
+    }
+    #[inline(always)]
+    fn sum_eights(self, v: [Lanes; 8]) -> Lanes {
+        array_of(|b| v[2 * b].iter().chain(&v[2 * b + 1]).fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
     }
 
     #[inline(always)]
@@ -201,6 +254,20 @@ impl Isa for Scalar {
                 2
             } else {
                 kernel.run::<Self, 4, 1>(self);
+                1
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            if columns >= 2 {
+                kernel.run::<Self, 1, 2>(self);
+                2
+            } else {
+                kernel.run::<Self, 1, 1>(self);
                 1
             }
         }
