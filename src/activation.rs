@@ -7,8 +7,8 @@
 
 use crate::{
     Error, Executor, Result,
-    kernel::{Inputs, SharedMut},
-    simd::{Isa, IsaTask, Level},
+    kernel::{GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns},
+    simd::{FLOAT_ORIGIN, Isa, IsaTask, Level, array_of},
 };
 use alloc::{format, vec::Vec};
 
@@ -71,28 +71,18 @@ pub struct Activations {
     block256: Quantized,
 }
 
-/// One quantized form: codes with a scale per group of `GROUP`, and their sums.
+/// One quantized form: codes with a scale per group of `GROUP`, and their sums, laid out as [`Inputs`] says.
 #[derive(Debug, Clone, Default)]
 struct Quantized {
-    /// `[m, code_stride(k)]`, k of them used.
-    codes: Vec<i8>,
-    /// `[m, k / group]`.
+    codes: Vec<i32>,
     d: Vec<f32>,
-    /// `−Σ codes` per group.
     neg_sums: Vec<i32>,
-    /// `−32 · Σ codes` per 8 (BLOCK256 only).
     centres: Vec<i32>,
-    /// `Σ codes` per 16 (BLOCK256 only).
-    sums16: Vec<i16>,
-    /// `Σ codes` per 32 (BLOCK256 only).
-    sums32: Vec<i16>,
-    /// `d · Σ codes` per 32 (BLOCK32 only).
+    sums16: Vec<[i16; 2]>,
+    sums32: Vec<[i16; 2]>,
     d_sums: Vec<f32>,
-}
-
-/// Codes from one row to the next: an odd number of cache lines, so that rows do not meet in the same sets.
-const fn code_stride(k: usize) -> usize {
-    (k.div_ceil(64) | 1) * 64
+    starts: Vec<i32>,
+    peaks: Vec<Peaks>,
 }
 
 /// The smallest group maximum that is not taken for zero: its reciprocal times 127 is still finite.
@@ -191,7 +181,6 @@ impl Activations {
         Ok(Inputs {
             m: self.m,
             k: self.k,
-            stride: code_stride(self.k),
             codes: &q.codes,
             d: &q.d,
             neg_sums: &q.neg_sums,
@@ -199,6 +188,8 @@ impl Activations {
             sums16: &q.sums16,
             sums32: &q.sums32,
             d_sums: &q.d_sums,
+            starts: &q.starts,
+            peaks: &q.peaks,
         })
     }
 
@@ -222,90 +213,171 @@ fn check_len(x: &[f32], m: usize, k: usize) -> Result<()> {
     Ok(())
 }
 
-/// One row's slices of a [`Quantized`].
-struct RowMut<'a> {
-    codes: &'a mut [i8],
+/// A group of columns: its slices of a [`Quantized`], each as long as its columns fill.
+struct GroupMut<'a> {
+    width: usize,
+    codes: &'a mut [i32],
     d: &'a mut [f32],
     neg_sums: &'a mut [i32],
     centres: &'a mut [i32],
-    sums16: &'a mut [i16],
-    sums32: &'a mut [i16],
+    sums16: &'a mut [[i16; 2]],
+    sums32: &'a mut [[i16; 2]],
     d_sums: &'a mut [f32],
+    starts: &'a mut [i32],
+    peaks: &'a mut [Peaks],
 }
 
-struct QuantizeRow<'a, const GROUP: usize> {
+/// Codes that are quantized at a time, whatever the scales' group.
+const STRETCH: usize = 256;
+/// A stretch in sums of four.
+const FOURS: usize = STRETCH / 4;
+
+/// A stretch of one column on its way to its group.
+#[repr(C, align(64))]
+struct Stretch {
+    codes: [i8; STRETCH],
+    /// `Σ codes` of each four.
+    sums: [i32; FOURS],
+    /// `Σ |codes|` of each four.
+    magnitudes: [i32; FOURS],
+}
+
+struct QuantizeGroup<'a, const GROUP: usize> {
+    /// The columns' values, one column after the other.
     x: &'a [f32],
-    row: RowMut<'a>,
+    k: usize,
+    group: GroupMut<'a>,
 }
 
-impl<const GROUP: usize> IsaTask for QuantizeRow<'_, GROUP> {
+impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let RowMut { codes, d, neg_sums, centres, sums16, sums32, d_sums } = self.row;
-        let groups = self.x.as_chunks::<GROUP>().0;
-        for (g, (x, codes)) in groups.iter().zip(codes.as_chunks_mut::<GROUP>().0).enumerate() {
-            let (scale, inverse) = scale_of(x);
-            d[g] = scale;
-            // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
-            const MAGIC: f32 = 12_582_912.0;
-            for at in (0..GROUP).step_by(I::LANES) {
-                // SAFETY: LANES divides GROUP, so that LANES values and codes follow.
-                unsafe {
-                    let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
-                    let integer = isa.float_bits(isa.add_f32(scaled, isa.splat_f32(MAGIC)));
-                    isa.store_bytes(codes.as_mut_ptr().add(at).cast(), integer);
-                }
-            }
-            if inverse == 0.0 {
-                codes.fill(0);
-            }
+    fn run<I: Isa>(mut self, isa: I) {
+        let mut stretch = Stretch { codes: [0; STRETCH], sums: [0; FOURS], magnitudes: [0; FOURS] };
+        self.group.peaks.fill(Peaks::default());
+        if self.x.len() < self.group.width * self.k {
+            self.group.clear();
         }
-        for first in (0..groups.len() * GROUP).step_by(FOURS * 4) {
-            let mut fours = [0i32; FOURS];
-            let len = codes.len().min(first + FOURS * 4) - first;
-            for at in (0..len).step_by(I::LANES * 4) {
-                let mut sum = [[isa.splat(0)]];
-                // SAFETY: a row of codes is whole cache lines, which registers of codes divide.
-                unsafe {
-                    isa.dot::<4, 1, 1, 1>(
-                        &mut sum,
-                        #[inline(always)]
-                        |_, _| isa.splat(0x0101_0101),
-                        #[inline(always)]
-                        |_, _| isa.load(codes.as_ptr().add(first + at).cast()),
-                    );
-                    isa.store(fours.as_mut_ptr().add(at / 4).cast(), sum[0][0]);
-                }
-            }
-            if GROUP == 256 {
-                let (centres, sums16) =
-                    (&mut centres[first / 8..][..FOURS / 2], &mut sums16[first / 16..][..FOURS / 4]);
-                for (centre, fours) in centres.iter_mut().zip(fours.as_chunks::<2>().0) {
-                    *centre = -32 * (fours[0] + fours[1]);
-                }
-                for (sum, fours) in sums16.iter_mut().zip(fours.as_chunks::<4>().0) {
-                    *sum = (fours[0] + fours[1] + fours[2] + fours[3]) as i16;
-                }
-                for (sum, pair) in sums32[first / 32..].iter_mut().zip(sums16.as_chunks::<2>().0) {
-                    *sum = pair[0] + pair[1];
-                }
-                neg_sums[first / 256] = -fours.iter().sum::<i32>();
-            } else {
-                let groups = first / GROUP..groups.len().min((first + FOURS * 4) / GROUP);
-                for (g, fours) in groups.zip(fours.as_chunks::<8>().0) {
-                    let sum = fours.iter().sum::<i32>();
-                    neg_sums[g] = -sum;
-                    d_sums[g] = d[g] * sum as f32;
-                }
+        // Columns inside: what they write interleaved stays in L1.
+        for start in (0..self.k).step_by(STRETCH) {
+            for (column, x) in self.x.chunks_exact(self.k).enumerate() {
+                let x = &x[start..self.k.min(start + STRETCH)];
+                self.group.quantize_stretch::<I, GROUP>(isa, x, column, start / STRETCH, &mut stretch);
             }
         }
     }
 }
 
-/// Sums of four codes that are made at a time: those of 256 codes.
-const FOURS: usize = 64;
+impl GroupMut<'_> {
+    /// Makes all columns zero.
+    fn clear(&mut self) {
+        self.codes.fill(0);
+        self.d.fill(0.0);
+        self.neg_sums.fill(0);
+        self.centres.fill(0);
+        self.sums16.fill([0; 2]);
+        self.sums32.fill([0; 2]);
+        self.d_sums.fill(0.0);
+        self.starts.fill(FLOAT_ORIGIN);
+    }
+
+    /// Quantizes stretch `at` of a column: up to 256 values, whole groups.
+    #[inline(always)]
+    fn quantize_stretch<I: Isa, const GROUP: usize>(
+        &mut self,
+        isa: I,
+        x: &[f32],
+        column: usize,
+        at: usize,
+        stretch: &mut Stretch,
+    ) {
+        let (width, groups, fours) = (self.width, STRETCH / GROUP, x.len() / 4);
+        let mut padded = [0.0; STRETCH];
+        let x: &[f32; STRETCH] = x.try_into().unwrap_or_else(|_| {
+            padded[..x.len()].copy_from_slice(x);
+            &padded
+        });
+        let mut inverses = [0.0; STRETCH / 32];
+        for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate().take(fours * 4 / GROUP) {
+            (self.d[(at * groups + g) * width + column], inverses[g]) = scale_of(x);
+        }
+        // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
+        let magic = isa.splat_f32(12_582_912.0);
+        for first in (0..STRETCH).step_by(4 * I::LANES) {
+            // SAFETY: 4 · LANES divides STRETCH.
+            unsafe {
+                let codes = isa.pack_bytes(array_of(
+                    #[inline(always)]
+                    |quarter| {
+                        let at = first + quarter * I::LANES;
+                        let inverse = inverses[at / GROUP];
+                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
+                        let integer = isa.float_bits(isa.add_f32(scaled, magic));
+                        // What is not finite would not be zero.
+                        isa.and(integer, isa.splat(if inverse == 0.0 { 0 } else { -1 }))
+                    },
+                ));
+                isa.store(stretch.codes.as_mut_ptr().add(first).cast(), codes);
+                isa.store(stretch.sums.as_mut_ptr().add(first / 4).cast(), isa.sum_fours(codes));
+                if GROUP == 256 {
+                    let magnitudes = isa.sum_fours(isa.abs_i8(codes));
+                    isa.store(stretch.magnitudes.as_mut_ptr().add(first / 4).cast(), magnitudes);
+                }
+            }
+        }
+        let words: &[i32; FOURS] = bytemuck::cast_ref(&stretch.codes);
+        let to = &mut self.codes[at * FOURS * width..];
+        if width == 1 {
+            to[..fours].copy_from_slice(&words[..fours]);
+        } else {
+            for (word, to) in words[..fours].iter().zip(to.chunks_exact_mut(width)) {
+                to[column] = *word;
+            }
+        }
+        if GROUP == 256 {
+            self.sum_superblock(column, at, stretch);
+        } else {
+            for (g, fours) in stretch.sums[..fours].as_chunks::<8>().0.iter().enumerate() {
+                let (sum, to) = (fours.iter().sum::<i32>(), (at * groups + g) * width + column);
+                self.neg_sums[to] = -sum;
+                self.d_sums[to] = self.d[to] * sum as f32;
+                self.starts[to] = FLOAT_ORIGIN - 128 * sum;
+            }
+        }
+    }
+
+    /// The sums of a superblock's codes.
+    #[inline(always)]
+    fn sum_superblock(&mut self, column: usize, at: usize, stretch: &Stretch) {
+        let width = self.width;
+        let (mut total, mut of_16, mut of_32) = (0, 0, 0);
+        let pairs = stretch.sums.as_chunks::<8>().0.iter().zip(stretch.magnitudes.as_chunks::<8>().0);
+        let mut before = 0;
+        for (p, (sums, magnitudes)) in pairs.enumerate() {
+            let halves = |fours: &[i32; 8]| {
+                let [a, b, c, d, e, f, g, h] = *fours;
+                [a + b + c + d, e + f + g + h]
+            };
+            let ([a, b], [abs_a, abs_b]) = (halves(sums), halves(magnitudes));
+            let pair = (at * 8 + p) * width + column;
+            self.sums16[pair] = [a as i16, b as i16];
+            self.centres[2 * (pair - column) + column] = -32 * a;
+            self.centres[2 * (pair - column) + width + column] = -32 * b;
+            if p % 2 == 1 {
+                self.sums32[(at * 4 + p / 2) * width + column] = [before as i16, (a + b) as i16];
+            }
+            before = a + b;
+            total += a + b;
+            of_16 = of_16.max(abs_a).max(abs_b);
+            // Positive codes sum to (Σ|x| + Σx) / 2, negative ones to (Σ|x| − Σx) / 2.
+            of_32 = of_32.max((abs_a + abs_b + (a + b).abs()) / 2);
+        }
+        self.neg_sums[at * width + column] = -total;
+        let peaks = &mut self.peaks[at];
+        *peaks = Peaks { of_16: peaks.of_16.max(of_16 as u16), of_32: peaks.of_32.max(of_32 as u16) };
+    }
+}
 
 /// The scale of a group and what its values are multiplied by; NaN and 0 if a value is not finite.
 #[inline(always)]
@@ -323,44 +395,50 @@ fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
 
 impl Quantized {
     fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &impl Executor) {
-        let groups = k / GROUP;
-        let per = |values: usize| if GROUP == 256 { k / values } else { 0 };
-        let (centres, sums16, sums32, d_sums) = (per(8), per(16), per(32), if GROUP == 32 { groups } else { 0 });
-        let stride = code_stride(k);
-        self.codes.resize(m * stride, 0);
-        self.d.resize(m * groups, 0.0);
-        self.neg_sums.resize(m * groups, 0);
-        self.centres.resize(m * centres, 0);
-        self.sums16.resize(m * sums16, 0);
-        self.sums32.resize(m * sums32, 0);
-        self.d_sums.resize(m * d_sums, 0.0);
-        let codes = SharedMut::new(&mut self.codes);
-        let d = SharedMut::new(&mut self.d);
-        let neg_all = SharedMut::new(&mut self.neg_sums);
-        let centres_all = SharedMut::new(&mut self.centres);
-        let sums16_all = SharedMut::new(&mut self.sums16);
-        let sums32_all = SharedMut::new(&mut self.sums32);
-        let d_sums_all = SharedMut::new(&mut self.d_sums);
-        let quantize_row = |i: usize| {
-            // SAFETY: row i's ranges are this task's own: each row is quantized by one task.
-            let row = unsafe {
-                RowMut {
-                    codes: codes.slice(i * stride, stride),
-                    d: d.slice(i * groups, groups),
-                    neg_sums: neg_all.slice(i * groups, groups),
-                    centres: centres_all.slice(i * centres, centres),
-                    sums16: sums16_all.slice(i * sums16, sums16),
-                    sums32: sums32_all.slice(i * sums32, sums32),
-                    d_sums: d_sums_all.slice(i * d_sums, d_sums),
+        let only = |group: usize, per: usize| if GROUP == group { k / per } else { 0 };
+        let (fours, scales, peaks) = (k / 4, k / GROUP, only(256, 256));
+        let (of_16, pairs16, pairs32, d_sums) = (only(256, 16), only(256, 32), only(256, 64), only(32, 32));
+        fn resized<T: Clone + Default>(array: &mut Vec<T>, m: usize, per_column: usize) -> SharedMut<'_, T> {
+            array.resize(padded_columns(m) * per_column, T::default());
+            SharedMut::new(array)
+        }
+        let codes = resized(&mut self.codes, m, fours);
+        let d = resized(&mut self.d, m, scales);
+        let neg_sums = resized(&mut self.neg_sums, m, scales);
+        let centres = resized(&mut self.centres, m, of_16);
+        let all16 = resized(&mut self.sums16, m, pairs16);
+        let all32 = resized(&mut self.sums32, m, pairs32);
+        let all_d_sums = resized(&mut self.d_sums, m, d_sums);
+        let starts = resized(&mut self.starts, m, d_sums);
+        self.peaks.resize(m.div_ceil(GROUP_COLUMNS) * peaks, Peaks::default());
+        let all_peaks = SharedMut::new(&mut self.peaks);
+        let quantize_group = |g: usize| {
+            let first = g * GROUP_COLUMNS;
+            let (columns, width) = group_columns(first, m);
+            // SAFETY: the ranges of the group's columns are this task's own: each group is quantized by one task.
+            let group = unsafe {
+                GroupMut {
+                    width,
+                    codes: codes.slice(first * fours, width * fours),
+                    d: d.slice(first * scales, width * scales),
+                    neg_sums: neg_sums.slice(first * scales, width * scales),
+                    centres: centres.slice(first * of_16, width * of_16),
+                    sums16: all16.slice(first * pairs16, width * pairs16),
+                    sums32: all32.slice(first * pairs32, width * pairs32),
+                    d_sums: all_d_sums.slice(first * d_sums, width * d_sums),
+                    starts: starts.slice(first * d_sums, width * d_sums),
+                    peaks: all_peaks.slice(g * peaks, peaks),
                 }
             };
-            level.dispatch(QuantizeRow::<GROUP> { x: &x[i * k..(i + 1) * k], row });
+            let x = &x[first * k..(first + columns) * k];
+            level.dispatch(QuantizeGroup::<GROUP> { x, k, group });
         };
+        let groups = if k == 0 { 0 } else { m.div_ceil(GROUP_COLUMNS) };
         // Entering the threads costs about as much as quantizing a few thousand values.
-        if m == 1 || m * k < 1 << 14 || executor.threads() == 1 {
-            (0..m).for_each(quantize_row);
+        if groups <= 1 || m * k < 1 << 14 || executor.threads() == 1 {
+            (0..groups).for_each(quantize_group);
         } else {
-            executor.run(m, &quantize_row);
+            executor.run(groups, &quantize_group);
         }
     }
 }
@@ -388,12 +466,49 @@ mod tests {
             assert_eq!(a.block32.neg_sums[g], -sum);
             assert_eq!(a.block32.d_sums[g], amax / 127.0 * sum as f32);
         }
+        let codes: &[i8] = bytemuck::cast_slice(&a.block256.codes[..64]);
         let sum16: Vec<i16> =
-            a.block256.codes[..256].chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
-        assert_eq!(a.block256.sums16, sum16);
-        assert_eq!(a.block256.neg_sums, [-sum16.iter().map(|&sum| sum as i32).sum::<i32>()]);
-        let centres = a.block256.centres.chunks(2).map(|pair| (pair[0] + pair[1]) / -32);
-        assert_eq!(centres.collect::<Vec<_>>(), sum16.iter().map(|&sum| sum as i32).collect::<Vec<_>>());
+            codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
+        assert_eq!(a.block256.sums16[..8].as_flattened(), sum16);
+        let sum32: Vec<i16> = sum16.chunks(2).map(|pair| pair[0] + pair[1]).collect();
+        assert_eq!(a.block256.sums32[..4].as_flattened(), sum32);
+        assert_eq!(a.block256.neg_sums[0], -sum16.iter().map(|&sum| sum as i32).sum::<i32>());
+        let centres: Vec<i32> = sum16.iter().map(|&sum| -32 * sum as i32).collect();
+        assert_eq!(a.block256.centres[..16], centres);
+        let magnitudes = |codes: &[i8]| codes.iter().map(|&code| code.unsigned_abs() as u16).sum::<u16>();
+        let of_sign = |codes: &[i8], sign| {
+            codes.iter().filter(|code| code.signum() == sign).map(|&code| code.unsigned_abs() as u16).sum::<u16>()
+        };
+        let peaks = a.block256.peaks[0];
+        assert_eq!(Some(peaks.of_16), codes.chunks(16).map(magnitudes).max());
+        assert_eq!(Some(peaks.of_32), codes.chunks(32).map(|c| of_sign(c, 1).max(of_sign(c, -1))).max());
+    }
+
+    #[test]
+    fn columns_of_a_group_are_interleaved() {
+        let (m, k) = (GROUP_COLUMNS + 3, 512);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 * 0.37 - 180.0).collect();
+        let kinds = Kinds::BLOCK32 | Kinds::BLOCK256;
+        let mut a = Activations::new();
+        a.quantize(&x, m, k, kinds, &Serial).unwrap();
+        for column in 0..m {
+            let alone = quantized(&x[column * k..][..k], Level::Scalar, kinds);
+            let group = column / GROUP_COLUMNS * GROUP_COLUMNS;
+            let (width, first) = (group_columns(group, m).1, column - group);
+            let at = |entries: usize, i: usize| group * entries + i * width + first;
+            for i in 0..k / 4 {
+                assert_eq!(a.block32.codes[at(k / 4, i)], alone.block32.codes[i]);
+                assert_eq!(a.block256.codes[at(k / 4, i)], alone.block256.codes[i]);
+            }
+            for i in 0..k / 32 {
+                assert_eq!(a.block32.d[at(k / 32, i)], alone.block32.d[i]);
+                assert_eq!(a.block32.d_sums[at(k / 32, i)], alone.block32.d_sums[i]);
+                assert_eq!(a.block256.sums16[at(k / 32, i)], alone.block256.sums16[i]);
+            }
+            for i in 0..k / 16 {
+                assert_eq!(a.block256.centres[at(k / 16, i)], alone.block256.centres[i]);
+            }
+        }
     }
 
     #[test]
@@ -417,7 +532,7 @@ mod tests {
         let a = quantized(&x, Level::best(), Kinds::BLOCK32);
         assert!(a.block32.d[0].is_nan() && a.block32.d_sums[0].is_nan());
         assert_eq!((a.block32.d[1], a.block32.d[2]), (0.0, 1.0 / 127.0));
-        assert_eq!(a.block32.codes[..64], [0; 64]);
+        assert_eq!(a.block32.codes[..16], [0; 16]);
         x[3] = f32::NAN;
         assert!(quantized(&x, Level::best(), Kinds::BLOCK32).block32.d[0].is_nan());
     }

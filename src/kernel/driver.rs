@@ -1,6 +1,6 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
-use super::{Inputs, Output, float, native, tile::IntTile};
+use super::{Columns, GROUP_COLUMNS, Inputs, group_columns, Output, float, native, tile::IntTile};
 use crate::{
     QuantBlock,
     format::BlockCodes,
@@ -54,16 +54,19 @@ impl Job<'_> {
     }
 
     /// Rows of the panels from `panel` on, at most `panels` of them.
+    #[inline(always)]
     pub(super) fn rows_in(&self, panel: usize, panels: usize) -> usize {
         (self.rows.1 - self.rows.0 - panel * PANEL_ROWS).min(panels * PANEL_ROWS)
     }
 
     /// The packed bytes of `panel`, given the bytes of a panel.
+    #[inline(always)]
     pub(super) fn packed_panel<'a>(&self, packed: &'a [u8], panel: usize, panel_bytes: usize) -> &'a [u8] {
         &packed[(self.rows.0 / PANEL_ROWS + panel) * panel_bytes..][..panel_bytes]
     }
 
     /// Row `row` of `panel` in native blocks; rows past the last stand for the last.
+    #[inline(always)]
     pub(super) fn native_row<'a, F: QuantBlock>(&self, native: &'a [u8], panel: usize, row: usize) -> &'a [F::Block] {
         let blocks = self.k / F::BLOCK;
         let row = (self.rows.0 + panel * PANEL_ROWS + row).min(self.rows.1 - 1);
@@ -81,10 +84,10 @@ pub(super) fn codes_of<F: QuantBlock>(rows: &[F::Block]) -> [BlockCodes; PANEL_R
     codes
 }
 
-/// Bytes of scratch for each panel that is expanded at once: two of them stay in a 48 KiB L1 beside the columns of x.
-const PANEL_SCRATCH_BYTES: usize = 16 << 10;
+/// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.
+const PANEL_SCRATCH_BYTES: usize = 20 << 10;
 /// Panels at once, over all instruction sets.
-const MAX_PANELS: usize = 2;
+pub(super) const MAX_PANELS: usize = 2;
 
 /// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
 const X_CODES_BYTES: usize = 1 << 20;
@@ -134,15 +137,16 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
             let mut kernel = PackedKernel::<T> {
                 panel: bytes,
                 x: &self.x,
-                column: 0,
+                group: 0,
                 rows: self.job.rows_in(panel, 1),
                 y: self.job.y,
                 row: panel * PANEL_ROWS,
                 tile: PhantomData,
             };
-            while kernel.column < self.x.m {
-                // SAFETY: the panel is whole, a column is left, and these rows of y are this task's.
-                kernel.column += unsafe { isa.column_tile(self.x.m - kernel.column, &mut kernel) };
+            for group in (0..self.x.m).step_by(GROUP_COLUMNS) {
+                kernel.group = group;
+                // SAFETY: the panel is whole, x has the group, and these rows of y are this task's.
+                unsafe { isa.column_tile(group_columns(group, self.x.m).1, &mut kernel) };
             }
         }
     }
@@ -174,15 +178,16 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                         panels: expanded,
                         stride,
                         x: &self.x,
-                        column: 0,
+                        group: 0,
                         blocks: chunk,
                         rows: self.job.rows_in(first_panel, panels),
                         y: self.job.y,
                         row: first_panel * PANEL_ROWS,
                     };
-                    while kernel.column < self.x.m {
-                        // SAFETY: the chunk is expanded, columns and rows are inside x and y, and these rows of y are this task's.
-                        kernel.column += unsafe { isa.register_tile(self.x.m - kernel.column, &mut kernel) };
+                    for group in (0..self.x.m).step_by(GROUP_COLUMNS) {
+                        kernel.group = group;
+                        // SAFETY: the chunk is expanded, x has the group, rows are inside y, and these are this task's.
+                        unsafe { isa.register_tile(group_columns(group, self.x.m).1, &mut kernel) };
                     }
                     if start >= slabs.end {
                         break;
@@ -231,7 +236,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 struct PackedKernel<'a, T> {
     panel: &'a [u8],
     x: &'a Inputs<'a>,
-    column: usize,
+    /// The first column of the group of columns.
+    group: usize,
     rows: usize,
     y: Output,
     row: usize,
@@ -240,13 +246,13 @@ struct PackedKernel<'a, T> {
 
 impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
     #[inline(always)]
-    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I) {
-        let columns = self.column..self.x.m.min(self.column + NR);
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
         let mut sums = [[0.0; PANEL_ROWS]; NR];
-        // SAFETY: the driver vouches for the panel and its rows; the columns are inside x and y, and there is one.
+        // SAFETY: the driver vouches for the panel, its rows and the group; only columns of x are stored.
         unsafe {
-            T::multiply_packed::<I, NR>(isa, self.panel.as_ptr(), self.x, columns.clone(), &mut sums);
-            for (column, sums) in columns.zip(&sums) {
+            let columns = Columns::<W> { group: self.group, first };
+            T::multiply_packed::<I, NR, W>(isa, self.panel.as_ptr(), self.x, columns, &mut sums);
+            for (column, sums) in (self.group + first..self.x.m).zip(&sums) {
                 let y = self.y.at(column, self.row).y;
                 core::ptr::copy_nonoverlapping(sums.as_ptr(), y, self.rows);
             }
@@ -259,7 +265,8 @@ struct ChunkKernel<'a, T: IntTile> {
     panels: *const T::Expanded,
     stride: usize,
     x: &'a Inputs<'a>,
-    column: usize,
+    /// The first column of the group of columns.
+    group: usize,
     blocks: Range<usize>,
     rows: usize,
     y: Output,
@@ -268,21 +275,27 @@ struct ChunkKernel<'a, T: IntTile> {
 
 impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
     #[inline(always)]
-    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I) {
-        // SAFETY: the driver vouches for panels, columns and rows.
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
+        let column = self.group + first;
+        if column >= self.x.m {
+            return;
+        }
+        // SAFETY: the driver vouches for panels, the group and rows; only columns of x are loaded and stored.
         unsafe {
-            let y = self.y.at(self.column, self.row);
-            let acc = y.load::<I, MR, NR>(isa, self.rows, self.blocks.start == 0);
-            let acc = T::multiply_expanded::<I, MR, NR>(
+            let y = self.y.at(column, self.row);
+            let columns = self.x.m - column;
+            y.prefetch::<I, MR, NR>(isa, columns);
+            let acc = y.load::<I, MR, NR>(isa, columns, self.rows, self.blocks.start == 0);
+            let acc = T::multiply_expanded::<I, MR, NR, W>(
                 isa,
                 self.panels,
                 self.stride,
                 self.x,
-                self.column,
+                Columns { group: self.group, first },
                 self.blocks.clone(),
                 acc,
             );
-            y.store::<I, MR, NR>(isa, self.rows, acc);
+            y.store::<I, MR, NR>(isa, columns, self.rows, acc);
         }
     }
 }

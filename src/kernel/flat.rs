@@ -3,7 +3,7 @@
 mod row;
 
 use super::{
-    Inputs,
+    Columns, Inputs,
     driver::{self, Job},
     planes::{UNIT_CODES, UNIT_STEPS, pack_unit, unit_bytes, unpack_code, unpack_unit},
     tile::{FlatTile, IntTile, Tile},
@@ -22,6 +22,8 @@ use core::ops::Range;
 pub struct Expanded {
     codes: [u8; UNIT_STEPS * VECTOR_BYTES],
     d: [f32; PANEL_ROWS],
+    /// Of d, as [`Isa::scale_origin`] gives it.
+    origin: [f32; PANEL_ROWS],
     m: [f32; PANEL_ROWS],
 }
 
@@ -79,6 +81,8 @@ pub(super) fn store_sums<I: Isa, const NR: usize>(
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
     const CODES_BYTES: usize = unit_bytes(BITS);
+    /// What gives four codes the bias 128.
+    const TO_ONE_BIAS: i32 = ((128 - BIAS) as u32).wrapping_mul(0x0101_0101) as i32;
 
     /// The integer view of one row of a packed block: what `pack` was given.
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
@@ -91,55 +95,77 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
     }
 
-    /// One block's product added to the sums: the float part that decode and prefill share.
+    /// One block's product added to the sums: what decode and prefill share. Scales are d, its origin and,
+    /// with `MIN`, m; with `ONE_BIAS` the codes have the bias 128.
     ///
     /// # Safety
-    /// `x` holds the columns, at least one, and block `block`; a column past the last stands for it.
+    /// `x` holds the columns and block `block`.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize>(
+    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, const W: usize, const ONE_BIAS: bool>(
         isa: I,
         x: &Inputs<'_>,
-        columns: Range<usize>,
+        columns: Columns<W>,
         block: usize,
         w: impl Fn(usize, usize) -> I::V,
-        d: [I::F; MR],
-        m: [I::F; MR],
+        [d, origin, m]: [[I::F; MR]; 3],
         acc: &mut [[I::F; NR]; MR],
     ) {
-        let blocks = x.k / UNIT_CODES;
-        let column = |j: usize| (columns.start + j).min(columns.end - 1);
-        // SAFETY: every index is a column and `block` of k / 32, which the caller vouches for.
+        // SAFETY: entries of the columns and of `block` of k / 32, which the caller vouches for.
         unsafe {
-            let at: [usize; NR] = array_of(
-                #[inline(always)]
-                |j| column(j) * blocks + block,
-            );
-            let codes: [*const u8; NR] = array_of(
-                #[inline(always)]
-                |j| x.codes.as_ptr().add(column(j) * x.stride + block * UNIT_CODES).cast(),
-            );
+            let at = columns.at(x.k / UNIT_CODES, block);
+            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, block * UNIT_STEPS));
+            let bias = const { remaining_bias::<I>(BITS, BIAS) };
             let init: [I::V; NR] = array_of(
                 #[inline(always)]
-                |j| biased(isa, remaining_bias::<I>(BITS, BIAS), x.neg_sums.as_ptr().add(at[j])),
+                |j| {
+                    if ONE_BIAS {
+                        return isa.broadcast(x.starts.as_ptr().add(at + j).cast());
+                    }
+                    isa.add(biased(isa, bias, x.neg_sums.as_ptr().add(at + j)), isa.splat(I::SUM_ORIGIN))
+                },
             );
             let mut sums = [init; MR];
-            isa.dot::<BITS, UNIT_STEPS, MR, NR>(
-                &mut sums,
-                w,
-                #[inline(always)]
-                |step, j| isa.broadcast(codes[j].add(step * 4)),
-            );
+            if ONE_BIAS {
+                isa.dot::<8, UNIT_STEPS, MR, NR>(
+                    &mut sums,
+                    w,
+                    #[inline(always)]
+                    |step, j| isa.broadcast(codes.add(step * W + j).cast()),
+                );
+            } else {
+                isa.dot::<BITS, UNIT_STEPS, MR, NR>(
+                    &mut sums,
+                    w,
+                    #[inline(always)]
+                    |step, j| isa.broadcast(codes.add(step * W + j).cast()),
+                );
+            }
             for j in 0..NR {
-                let dx = isa.splat_f32(*x.d.as_ptr().add(at[j]));
+                let dx = isa.splat_f32(*x.d.as_ptr().add(at + j));
                 for i in 0..MR {
-                    let mut term = isa.mul_f32(isa.mul_f32(isa.to_f32(sums[i][j]), d[i]), dx);
+                    let mut term = isa.mul_f32(isa.scale_sum(sums[i][j], d[i], origin[i]), dx);
                     if MIN {
-                        let d_sum = isa.splat_f32(*x.d_sums.as_ptr().add(at[j]));
+                        let d_sum = isa.splat_f32(*x.d_sums.as_ptr().add(at + j));
                         term = isa.add_f32(term, isa.mul_f32(m[i], d_sum));
                     }
                     acc[i][j] = isa.add_f32(acc[i][j], term);
                 }
+            }
+        }
+    }
+
+    /// Stores the scales of a register of an expanded block.
+    ///
+    /// # Safety
+    /// `out` points to a writable block, `rows` is a register's first row.
+    #[inline(always)]
+    unsafe fn store_scales<I: Isa>(isa: I, out: *mut Expanded, rows: usize, d: I::F, m: I::F) {
+        // SAFETY: a register's rows end at 16.
+        unsafe {
+            isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), d);
+            isa.store_f32((&raw mut (*out).origin).cast::<f32>().add(rows), isa.scale_origin(d));
+            if MIN {
+                isa.store_f32((&raw mut (*out).m).cast::<f32>().add(rows), m);
             }
         }
     }
@@ -201,13 +227,12 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                 let rows = r * I::LANES;
                 let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
                 for (step, v) in codes.into_iter().enumerate() {
+                    let v = if I::ONE_BIAS { isa.add(v, isa.splat(Self::TO_ONE_BIAS)) } else { v };
                     isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + rows * 4), v);
                 }
-                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), isa.load_f16(scales.add(rows * 2)));
-                if MIN {
-                    let m = isa.load_f16(scales.add(HALVES_BYTES + rows * 2));
-                    isa.store_f32((&raw mut (*out).m).cast::<f32>().add(rows), m);
-                }
+                let d = isa.load_f16(scales.add(rows * 2));
+                let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
+                Self::store_scales(isa, out, rows, d, m);
             }
         }
     }
@@ -217,28 +242,31 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         // SAFETY: 32 bytes follow each field read, writes stay inside the expanded block.
         unsafe {
             let stride = size_of::<BlockCodes>();
-            isa.interleave_rows((&raw const rows[0].codes).cast(), stride, (&raw mut (*out).codes).cast());
+            let codes = (&raw mut (*out).codes).cast::<u8>();
+            isa.interleave_rows((&raw const rows[0].codes).cast(), stride, codes);
+            if I::ONE_BIAS && Self::TO_ONE_BIAS != 0 {
+                for at in (0..UNIT_STEPS * VECTOR_BYTES).step_by(I::LANES * 4) {
+                    isa.store(codes.add(at), isa.add(isa.load(codes.add(at)), isa.splat(Self::TO_ONE_BIAS)));
+                }
+            }
             let mut scales = [0u8; UNIT_STEPS * VECTOR_BYTES];
             isa.interleave_rows((&raw const rows[0].d).cast(), stride, scales.as_mut_ptr());
             for r in 0..I::REGISTERS {
                 let rows = r * I::LANES;
                 let d = isa.widen_f16(isa.load(scales.as_ptr().add(rows * 4)));
-                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(rows), d);
-                if MIN {
-                    let m = isa.widen_f16(isa.load(scales.as_ptr().add(VECTOR_BYTES + rows * 4)));
-                    isa.store_f32((&raw mut (*out).m).cast::<f32>().add(rows), m);
-                }
+                let m = if MIN { isa.widen_f16(isa.load(scales.as_ptr().add(VECTOR_BYTES + rows * 4))) } else { d };
+                Self::store_scales(isa, out, rows, d, m);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
         isa: I,
         panels: *const Expanded,
         stride: usize,
         x: &Inputs<'_>,
-        column: usize,
+        columns: Columns<W>,
         blocks: Range<usize>,
         mut acc: [[I::F; NR]; MR],
     ) -> [[I::F; NR]; MR] {
@@ -254,6 +282,10 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                     #[inline(always)]
                     |i| isa.load_f32((&raw const (*panel[i]).d).cast::<f32>().add(rows(i))),
                 );
+                let origin = array_of(
+                    #[inline(always)]
+                    |i| isa.load_f32((&raw const (*panel[i]).origin).cast::<f32>().add(rows(i))),
+                );
                 let m = if MIN {
                     array_of(
                         #[inline(always)]
@@ -262,30 +294,44 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                 } else {
                     d
                 };
-                Self::accumulate::<I, MR, NR>(
-                    isa,
-                    x,
-                    column..column + NR,
-                    block,
-                    #[inline(always)]
-                    |step, i| {
-                        isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
-                    },
-                    d,
-                    m,
-                    &mut acc,
-                );
+                if I::ONE_BIAS {
+                    Self::accumulate::<I, MR, NR, W, true>(
+                        isa,
+                        x,
+                        columns,
+                        block,
+                        #[inline(always)]
+                        |step, i| {
+                            isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
+                        },
+                        [d, origin, m],
+                        &mut acc,
+                    );
+                } else {
+                    Self::accumulate::<I, MR, NR, W, false>(
+                        isa,
+                        x,
+                        columns,
+                        block,
+                        #[inline(always)]
+                        |step, i| {
+                            isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
+                        },
+                        [d, origin, m],
+                        &mut acc,
+                    );
+                }
             }
         }
         acc
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
         isa: I,
         panel: *const u8,
         x: &Inputs<'_>,
-        columns: Range<usize>,
+        columns: Columns<W>,
         out: &mut [[f32; PANEL_ROWS]; NR],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
@@ -301,15 +347,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                     let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
                     let d = isa.load_f16(scales.add(rows * 2));
                     let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
-                    Self::accumulate::<I, 1, NR>(
+                    Self::accumulate::<I, 1, NR, W, false>(
                         isa,
                         x,
-                        columns.clone(),
+                        columns,
                         block,
                         #[inline(always)]
                         |step, _| codes[step],
-                        [d],
-                        [m],
+                        [[d], [isa.scale_origin(d)], [m]],
                         &mut acc[r],
                     );
                 }
@@ -323,12 +368,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         isa: I,
         blocks: &mut [BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
-        column: usize,
         first: usize,
         len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, blocks, x, column, first..first + len, terms) }
+        unsafe { Self::terms(isa, blocks, x, first..first + len, terms) }
     }
 }

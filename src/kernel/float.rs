@@ -4,8 +4,9 @@
 //! all columns of x. A row's sum runs over k in order, each product rounded before it is added.
 
 use super::{
-    Output, Weights,
-    driver::{Job, Operand},
+    GROUP_COLUMNS, Output, Weights,
+    driver::{Job, MAX_PANELS, Operand},
+    group_columns,
     tile::{FloatTile, Tile},
 };
 use crate::{
@@ -45,7 +46,7 @@ impl<F: QuantBlock> IsaTask for FloatTask<'_, F> {
     fn run<I: Isa>(self, isa: I) {
         let (k, m) = (self.job.k, self.job.m());
         let mut rows = Rows([[0.0; CHUNK]; PANEL_ROWS]);
-        let mut interleaved = [const { Interleaved([[0.0; PANEL_ROWS]; CHUNK]) }; 2];
+        let mut interleaved = [const { Interleaved([[0.0; PANEL_ROWS]; CHUNK]) }; MAX_PANELS];
         let mut panel = self.panels.start;
         while panel < self.panels.end {
             let panels = I::PANELS.min(self.panels.end - panel);
@@ -60,15 +61,17 @@ impl<F: QuantBlock> IsaTask for FloatTask<'_, F> {
                     panels: &interleaved,
                     x: self.values,
                     k,
-                    column: 0,
+                    m,
+                    group: 0,
                     chunk: chunk.clone(),
                     rows: valid,
                     y: self.job.y,
                     row: panel * PANEL_ROWS,
                 };
-                while kernel.column < m {
-                    // SAFETY: columns and rows are inside x and y, and these rows of y are this task's.
-                    kernel.column += unsafe { isa.register_tile(m - kernel.column, &mut kernel) };
+                for group in (0..m).step_by(GROUP_COLUMNS) {
+                    kernel.group = group;
+                    // SAFETY: x has the group, rows are inside y, and these are this task's.
+                    unsafe { isa.register_tile(group_columns(group, m).1, &mut kernel) };
                 }
                 start = chunk.end;
                 if start >= k {
@@ -117,10 +120,12 @@ impl<F: QuantBlock> FloatTask<'_, F> {
 }
 
 struct FloatKernel<'a> {
-    panels: &'a [Interleaved; 2],
+    panels: &'a [Interleaved; MAX_PANELS],
     x: &'a [f32],
     k: usize,
-    column: usize,
+    m: usize,
+    /// The first column of the group of columns.
+    group: usize,
     chunk: Range<usize>,
     rows: usize,
     y: Output,
@@ -129,14 +134,18 @@ struct FloatKernel<'a> {
 
 impl RegisterTile for FloatKernel<'_> {
     #[inline(always)]
-    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I) {
-        // SAFETY: the driver vouches for columns and rows; steps are below CHUNK.
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
+        let column = self.group + first;
+        if column >= self.m {
+            return;
+        }
+        // SAFETY: the driver vouches for the group and for rows; a column past the last stands for it and is not stored.
         unsafe {
-            let y = self.y.at(self.column, self.row);
-            let mut acc = y.load::<I, MR, NR>(isa, self.rows, self.chunk.start == 0);
+            let (y, columns) = (self.y.at(column, self.row), self.m - column);
+            let mut acc = y.load::<I, MR, NR>(isa, columns, self.rows, self.chunk.start == 0);
             let x: [*const f32; NR] = array_of(
                 #[inline(always)]
-                |j| self.x.as_ptr().add((self.column + j) * self.k + self.chunk.start),
+                |j| self.x.as_ptr().add((column + j).min(self.m - 1) * self.k + self.chunk.start),
             );
             let w = self.panels.as_ptr().cast::<f32>();
             for step in 0..self.chunk.len() {
@@ -154,7 +163,7 @@ impl RegisterTile for FloatKernel<'_> {
                     }
                 }
             }
-            y.store::<I, MR, NR>(isa, self.rows, acc);
+            y.store::<I, MR, NR>(isa, columns, self.rows, acc);
         }
     }
 }

@@ -86,7 +86,7 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
         F::codes(&blocks[b], &mut codes[b]);
     }
     // SAFETY: the caller's promise is the same.
-    unsafe { T::row_terms(isa, codes, x, 0, first, len, terms.as_mut_ptr()) };
+    unsafe { T::row_terms(isa, codes, x, first, len, terms.as_mut_ptr()) };
 }
 
 /// Adds the first `count` terms of each row to its sum, in their order.

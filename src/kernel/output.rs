@@ -21,19 +21,31 @@ impl Output {
     ///
     /// # Safety
     /// The element is inside y.
+    #[inline(always)]
     pub unsafe fn at(self, column: usize, row: usize) -> Output {
         // SAFETY: the caller vouches for the element.
         Output { y: unsafe { self.y.add(column * self.stride + row) }, stride: self.stride }
     }
 
+    /// Asks for the tile behind this one, of `columns` that y has from this tile's first on.
+    #[inline(always)]
+    pub fn prefetch<I: Isa, const MR: usize, const NR: usize>(self, isa: I, columns: usize) {
+        for j in NR..(2 * NR).min(columns) {
+            for i in (0..MR * I::LANES).step_by(16) {
+                isa.prefetch(self.y.wrapping_add(j * self.stride + i).cast());
+            }
+        }
+    }
+
     /// The sums so far, or zeros where `first`.
     ///
     /// # Safety
-    /// `NR` rows of `rows` elements (at most `MR · LANES`) are inside y.
+    /// `columns` (`NR` at most) rows of `rows` elements (`MR · LANES` at most) are inside y.
     #[inline(always)]
     pub unsafe fn load<I: Isa, const MR: usize, const NR: usize>(
         self,
         isa: I,
+        columns: usize,
         rows: usize,
         first: bool,
     ) -> [[I::F; NR]; MR] {
@@ -42,6 +54,9 @@ impl Output {
             return acc;
         }
         for j in 0..NR {
+            if j >= columns {
+                break;
+            }
             // SAFETY: only the first `rows` elements of each row are touched.
             unsafe {
                 let row = self.y.add(j * self.stride);
@@ -66,8 +81,17 @@ impl Output {
     /// # Safety
     /// As [`Output::load`].
     #[inline(always)]
-    pub unsafe fn store<I: Isa, const MR: usize, const NR: usize>(self, isa: I, rows: usize, acc: [[I::F; NR]; MR]) {
+    pub unsafe fn store<I: Isa, const MR: usize, const NR: usize>(
+        self,
+        isa: I,
+        columns: usize,
+        rows: usize,
+        acc: [[I::F; NR]; MR],
+    ) {
         for j in 0..NR {
+            if j >= columns {
+                break;
+            }
             // SAFETY: only the first `rows` elements of each row are touched.
             unsafe {
                 let row = self.y.add(j * self.stride);

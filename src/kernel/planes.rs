@@ -15,6 +15,7 @@ pub const UNIT_STEPS: usize = 8;
 pub const UNIT_CODES: usize = 32;
 
 /// Bytes of a unit.
+#[inline(always)]
 pub const fn unit_bytes(bits: u32) -> usize {
     bits as usize * VECTOR_BYTES
 }
@@ -124,6 +125,7 @@ pub fn unpack_code(bits: u32, unit: &[u8], row: usize, i: usize) -> u8 {
 }
 
 /// Bytes of `pairs` packed pairs of `bits` (0, 4, 6 or 8): whole vectors of each plane.
+#[inline(always)]
 pub const fn pairs_bytes(bits: u32, pairs: usize) -> usize {
     let vectors = match bits {
         0 => 0,

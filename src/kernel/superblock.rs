@@ -7,7 +7,7 @@ mod product;
 mod row;
 
 use super::{
-    Inputs,
+    Columns, Inputs,
     driver::{self, Job},
     flat::{prefetch, store_sums},
     planes::{
@@ -103,6 +103,21 @@ impl<
         if SCALE_BIAS == 0 { pair } else { isa.sub_i16(pair, isa.splat(SCALE_BIAS | SCALE_BIAS << 16)) }
     }
 
+    /// Stores a pair of integer scales of a register of an expanded block, in both of its forms.
+    ///
+    /// # Safety
+    /// `out` points to a writable block, `row` is a register's first row.
+    #[inline(always)]
+    unsafe fn store_pair<I: Isa>(isa: I, out: *mut Expanded, p: usize, row: usize, pair: I::V) {
+        // SAFETY: p is below the arrays' lengths and a register's rows end at 16.
+        unsafe {
+            isa.store((&raw mut (*out).scale_pairs[p]).cast::<u8>().add(row * 4), pair);
+            for (half, scale) in isa.split_scales(pair).into_iter().enumerate() {
+                isa.store((&raw mut (*out).scales[p][half]).cast::<u8>().add(row * 4), scale);
+            }
+        }
+    }
+
     /// Multiplies expanded codes by their groups' scales.
     ///
     /// # Safety
@@ -155,6 +170,10 @@ impl<
 {
     type Unit = [I::V; UNIT_STEPS];
 
+    #[inline(always)]
+    fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
+        self.isa.split_scales(self.scale_pair(p, i))
+    }
     #[inline(always)]
     fn scale_pair(&self, p: usize, _: usize) -> I::V {
         // SAFETY: the tile starts with its stored pairs, scales first.
@@ -316,8 +335,7 @@ impl<
                 }
                 for p in 0..Self::PAIRS {
                     if Self::SCALED {
-                        let to = (&raw mut (*out).scale_pairs[p]).cast::<u8>();
-                        isa.store(to.add(row * 4), packed.scale_pair(p, 0));
+                        Self::store_pair(isa, out, p, row, packed.scale_pair(p, 0));
                     }
                     if MIN {
                         isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(row * 4), packed.min_pair(p, 0));
@@ -347,9 +365,10 @@ impl<
             if Self::SCALED {
                 let pairs = (&raw mut (*out).scale_pairs).cast::<u8>();
                 isa.interleave_rows((&raw const rows[0].scales).cast(), stride, pairs);
-                if SCALE_BIAS != 0 {
-                    for at in (0..Self::PAIRS * VECTOR_BYTES).step_by(I::LANES * 4) {
-                        isa.store(pairs.add(at), Self::unbiased(isa, isa.load(pairs.add(at))));
+                for p in 0..Self::PAIRS {
+                    for row in (0..PANEL_ROWS).step_by(I::LANES) {
+                        let pair = isa.load(pairs.add(p * VECTOR_BYTES + row * 4));
+                        Self::store_pair(isa, out, p, row, Self::unbiased(isa, pair));
                     }
                 }
             }
@@ -375,12 +394,12 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
         isa: I,
         panels: *const Expanded,
         stride: usize,
         x: &Inputs<'_>,
-        column: usize,
+        columns: Columns<W>,
         blocks: Range<usize>,
         mut acc: [[I::F; NR]; MR],
     ) -> [[I::F; NR]; MR] {
@@ -388,11 +407,10 @@ impl<
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
                 let operands = ExpandedBlock::new(isa, panels.add(at), stride);
-                let columns = column..column + NR;
                 if Self::folds::<I>() {
-                    Self::accumulate::<I, MR, NR, true>(isa, x, columns, block, &operands, &mut acc);
+                    Self::accumulate::<I, MR, NR, W, true>(isa, x, columns, block, &operands, &mut acc);
                 } else {
-                    Self::accumulate::<I, MR, NR, false>(isa, x, columns, block, &operands, &mut acc);
+                    Self::accumulate::<I, MR, NR, W, false>(isa, x, columns, block, &operands, &mut acc);
                 }
             }
         }
@@ -400,11 +418,11 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
         isa: I,
         panel: *const u8,
         x: &Inputs<'_>,
-        columns: Range<usize>,
+        columns: Columns<W>,
         out: &mut [[f32; PANEL_ROWS]; NR],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
@@ -416,7 +434,7 @@ impl<
                 unsafe {
                     let tile = panel.add(block * Self::TILE_BYTES);
                     let operands = PackedBlock::<I, Self> { isa, tile, row: r * I::LANES, class: PhantomData };
-                    Self::accumulate::<I, 1, NR, false>(isa, x, columns.clone(), block, &operands, &mut acc[r]);
+                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
                 }
             }
         }
@@ -428,12 +446,11 @@ impl<
         isa: I,
         blocks: &mut [BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
-        column: usize,
         first: usize,
         len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, blocks, x, column, first..first + len, terms) }
+        unsafe { Self::terms(isa, blocks, x, first..first + len, terms) }
     }
 }

@@ -109,45 +109,43 @@ pub(super) trait IntTile: Tile {
     /// `out` points to a writable block.
     unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
 
-    /// The register tile over expanded panels: `MR` registers of rows from `panels` on (`stride` blocks apart), `NR`
-    /// columns of x from `column` on, `blocks` blocks from `block` on, added to `out`.
+    /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
+    /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k.
     ///
     /// # Safety
     /// The panels are expanded and the columns, blocks and outputs inside their arrays.
     #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
         isa: I,
         panels: *const Self::Expanded,
         stride: usize,
         x: &super::Inputs<'_>,
-        column: usize,
+        columns: super::Columns<W>,
         blocks: Range<usize>,
         acc: [[I::F; NR]; MR],
     ) -> [[I::F; NR]; MR];
 
-    /// Decode and small batches: one packed panel times some columns of x over all of k, codes unpacked in registers.
-    /// Sums past the last column mean nothing.
+    /// Decode and small batches: one packed panel times `NR` columns of x over all of k, codes unpacked in registers.
     ///
     /// # Safety
-    /// `panel` points to the tiles of all of k, the columns, at least one, are inside x.
-    unsafe fn multiply_packed<I: Isa, const NR: usize>(
+    /// `panel` points to the tiles of all of k, the columns are inside x.
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
         isa: I,
         panel: *const u8,
         x: &super::Inputs<'_>,
-        columns: Range<usize>,
+        columns: super::Columns<W>,
         out: &mut [[f32; 16]; NR],
     );
 
     /// Decode from native blocks: the terms that `len` ≤ `LANES` blocks of k from `first` on add to their row's sum for
-    /// row `column` of x. The other elements of `blocks` mean nothing.
+    /// the only column of x. The other elements of `blocks` mean nothing.
     ///
     /// # Safety
-    /// The column and the blocks are inside x, and `LANES` floats at `terms` are writable.
+    /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable.
     unsafe fn row_terms<I: Isa>(
         isa: I,
         blocks: &mut [BlockCodes; 16],
         x: &super::Inputs<'_>,
-        column: usize,
         first: usize,
         len: usize,
         terms: *mut f32,

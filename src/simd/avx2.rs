@@ -154,6 +154,9 @@ impl Isa for Avx2 {
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = true;
     const CENTERS_6BIT: bool = false;
+    const PREFERS_I16_SUMS: bool = false;
+    const ONE_BIAS: bool = false;
+    const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;
     type V = __m256i;
     type F = __m256;
@@ -282,12 +285,13 @@ impl Isa for Avx2 {
         unsafe { _mm256_castps_si256(a) }
     }
     #[inline(always)]
-    unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
-        // SAFETY: the caller vouches for 8 bytes at `p`; the token proves AVX2.
+    fn pack_bytes(self, v: [__m256i; 4]) -> __m256i {
+        // SAFETY: the token proves AVX2.
         unsafe {
-            let bytes = _mm256_shuffle_epi8(v, _mm256_set1_epi32(0x0C08_0400));
-            let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
-            _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high));
+            let [a, b, c, d] = v.map(|v| _mm256_and_si256(v, _mm256_set1_epi32(0xFF)));
+            // Packing interleaves the 128-bit halves; the permutation puts their fours back in order.
+            let bytes = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+            _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
         }
     }
     #[inline(always)]
@@ -302,7 +306,7 @@ impl Isa for Avx2 {
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
     }
     #[inline(always)]
-    fn split_scales<const BITS: u32>(self, pair: __m256i) -> [__m256i; 2] {
+    fn split_scales(self, pair: __m256i) -> [__m256i; 2] {
         // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -311,6 +315,20 @@ impl Isa for Avx2 {
             let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
             [_mm256_shuffle_epi8(pair, low), _mm256_shuffle_epi8(pair, high)]
         }
+    }
+    #[inline(always)]
+    fn abs_i8(self, a: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_abs_epi8(a) }
+    }
+    #[inline(always)]
+    fn scale_origin(self, d: __m256) -> __m256 {
+        // A finite d minus itself is 0, any other is NaN.
+        self.add_f32(d, self.sub_f32(d, d))
+    }
+    #[inline(always)]
+    fn scale_sum(self, sum: __m256i, _: __m256, finite: __m256) -> __m256 {
+        self.mul_f32(self.to_f32(sum), finite)
     }
     #[inline(always)]
     fn sub_i16(self, a: __m256i, b: __m256i) -> __m256i {
@@ -340,11 +358,11 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[__m256i; NR]; MR],
         scale: [__m256i; MR],
-        _: impl Fn(usize, usize) -> __m256i,
+        _: impl Fn(usize) -> __m256i,
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
@@ -376,7 +394,7 @@ impl Isa for Avx2 {
         self.dot_i16(acc, load(a), load(b))
     }
     #[inline(always)]
-    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m256i {
+    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m256i {
         let first = index * 32 / GROUP;
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -415,43 +433,27 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: NR ≤ columns, and 2 registers of 8 lanes are one panel.
+    unsafe fn register_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            match columns {
-                4.. => {
-                    kernel.run::<Self, 2, 4>(self);
-                    4
-                }
-                2..4 => {
-                    kernel.run::<Self, 2, 2>(self);
-                    2
-                }
-                _ => {
-                    kernel.run::<Self, 2, 1>(self);
-                    1
-                }
+            match width {
+                8 => (0..8).step_by(4).for_each(|first| kernel.run::<Self, 2, 4, 8>(self, first)),
+                4 => kernel.run::<Self, 2, 4, 4>(self, 0),
+                2 => kernel.run::<Self, 2, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 2, 1, 1>(self, 0),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: the caller's promise is the same.
+    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            match columns {
-                3.. => {
-                    kernel.run::<Self, 1, 4>(self);
-                    4
-                }
-                2 => {
-                    kernel.run::<Self, 1, 2>(self);
-                    2
-                }
-                _ => {
-                    kernel.run::<Self, 1, 1>(self);
-                    1
-                }
+            match width {
+                8 => (0..8).step_by(4).for_each(|first| kernel.run::<Self, 1, 4, 8>(self, first)),
+                4 => kernel.run::<Self, 1, 4, 4>(self, 0),
+                2 => kernel.run::<Self, 1, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 1, 1, 1>(self, 0),
             }
         }
     }

@@ -6,7 +6,7 @@
 use super::{
     Level, array_of,
     avx2::{self, Avx2},
-    isa::{Isa, PANEL_ROWS, RegisterTile},
+    isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, RegisterTile},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -53,15 +53,11 @@ fn dot_i16(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
-/// Steps whose sum stays below 2¹⁵, so that one `vpdpwssd` scales and adds it; 0 where `vpmulld` and an addition cost
-/// less. Codes of 6 bits are centred.
-const fn depth(bits: u32) -> usize {
-    match bits {
-        0..=3 => 8,
-        4 => 4,
-        6 => 2,
-        _ => 0,
-    }
+/// Whether the sum of any `STEPS` · 4 products of codes (those of 6 bits centred) fits an i16, so that one `vpdpwssd`
+/// scales and adds it.
+const fn sums_fit(bits: u32, steps: usize) -> bool {
+    let largest = if bits == 6 { 32 } else { (1 << bits) - 1 };
+    largest * 127 * 4 * steps <= i16::MAX as usize
 }
 
 impl Isa for Avx512Vnni {
@@ -70,6 +66,9 @@ impl Isa for Avx512Vnni {
     const PANELS: usize = 2;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = true;
+    const PREFERS_I16_SUMS: bool = true;
+    const ONE_BIAS: bool = true;
+    const SUM_ORIGIN: i32 = FLOAT_ORIGIN;
     const FOLDS_SCALES: bool = true;
     type V = __m512i;
     type F = __m512;
@@ -195,9 +194,15 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_castps_si512(a) }
     }
     #[inline(always)]
-    unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
-        // SAFETY: the caller vouches for 16 bytes at `p`; the token proves AVX-512F.
-        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    fn pack_bytes(self, v: [__m512i; 4]) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe {
+            let [a, b, c, d] = v.map(|v| _mm512_and_si512(v, _mm512_set1_epi32(0xFF)));
+            // Packing interleaves the 128-bit quarters; the permutation puts their fours back in order.
+            let bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        }
     }
     #[inline(always)]
     fn to_f32(self, a: __m512i) -> __m512 {
@@ -211,13 +216,26 @@ impl Isa for Avx512Vnni {
         unsafe { dot_i16(acc, a, b) }
     }
     #[inline(always)]
-    fn split_scales<const BITS: u32>(self, pair: __m512i) -> [__m512i; 2] {
-        if depth(BITS) != 0 {
-            // The scale and a zero, which `vpdpwssd` multiplies by the sum's low half and by its sign.
-            return [self.and(pair, self.splat(0xFFFF)), self.shr(pair, 16)];
-        }
+    fn split_scales(self, pair: __m512i) -> [__m512i; 2] {
+        // The scale and a zero, which `vpdpwssd` multiplies by the sum's low half and by its sign.
+        [self.and(pair, self.splat(0xFFFF)), self.shr(pair, 16)]
+    }
+    #[inline(always)]
+    fn abs_i8(self, a: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe { _mm512_abs_epi8(a) }
+    }
+    #[inline(always)]
+    fn scale_origin(self, d: __m512) -> __m512 {
+        // Exact: an f16 has 11 bits, the origin 2.
+        self.mul_f32(d, self.splat_f32(-f32::from_bits(FLOAT_ORIGIN as u32)))
+    }
+    #[inline(always)]
+    fn scale_sum(self, sum: __m512i, d: __m512, origin: __m512) -> __m512 {
+        // The bits of `sum` are a float above the origin; what is added takes the origin's part away again, so that the one
+        // rounding is that of the product.
         // SAFETY: the token proves AVX-512F.
-        unsafe { [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pair)), _mm512_srai_epi32::<16>(pair)] }
+        unsafe { _mm512_fmadd_ps(_mm512_castsi512_ps(sum), d, origin) }
     }
     #[inline(always)]
     fn sub_i16(self, a: __m512i, b: __m512i) -> __m512i {
@@ -253,49 +271,36 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[__m512i; NR]; MR],
         scale: [__m512i; MR],
-        centre: impl Fn(usize, usize) -> __m512i,
+        centre: impl Fn(usize) -> __m512i,
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        let depth = if depth(BITS) == 0 { STEPS } else { depth(BITS).min(STEPS) };
-        let mut start = 0;
-        while start < STEPS {
-            let mut sum = [[self.splat(0); NR]; MR];
-            if BITS == 6 {
-                for j in 0..NR {
-                    let centre = centre(start / 2, j);
-                    for i in 0..MR {
-                        sum[i][j] = centre;
-                    }
+        let mut sum = [[self.splat(0); NR]; MR];
+        if BITS == 6 {
+            for j in 0..NR {
+                let centre = centre(j);
+                for i in 0..MR {
+                    sum[i][j] = centre;
                 }
             }
-            for step in start..start + depth {
-                let codes: [__m512i; MR] = array_of(
-                    #[inline(always)]
-                    |i| w(step, i),
-                );
+        }
+        self.dot::<BITS, STEPS, MR, NR>(&mut sum, w, x);
+        for i in 0..MR {
+            if FIT || const { sums_fit(BITS, STEPS) } {
                 for j in 0..NR {
-                    let xs = x(step, j);
-                    for i in 0..MR {
-                        // SAFETY: the token proves AVX-512 VNNI.
-                        sum[i][j] = unsafe { _mm512_dpbusd_epi32(sum[i][j], codes[i], xs) };
-                    }
+                    acc[i][j] = self.dot_i16(acc[i][j], sum[i][j], scale[i]);
+                }
+            } else {
+                // SAFETY: the token proves AVX-512F.
+                let scale = unsafe { _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scale[i])) };
+                for j in 0..NR {
+                    acc[i][j] = self.add(acc[i][j], self.mul(sum[i][j], scale));
                 }
             }
-            for i in 0..MR {
-                for j in 0..NR {
-                    acc[i][j] = if self::depth(BITS) == 0 {
-                        self.add(acc[i][j], self.mul(sum[i][j], scale[i]))
-                    } else {
-                        self.dot_i16(acc[i][j], sum[i][j], scale[i])
-                    };
-                }
-            }
-            start += depth;
         }
     }
 
@@ -323,7 +328,7 @@ impl Isa for Avx512Vnni {
         self.dot_i16(acc, load(a), load(b))
     }
     #[inline(always)]
-    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m512i {
+    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m512i {
         // SAFETY: the token proves AVX-512BW; 16 elements are read.
         unsafe {
             let scales = _mm512_castsi256_si512(_mm256_loadu_si256(scales.as_ptr().cast()));
@@ -332,7 +337,7 @@ impl Isa for Avx512Vnni {
             let quarters = _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
             let both = _mm512_or_si512(quarters, _mm512_slli_epi32::<16>(quarters));
             let lanes = _mm512_permutexvar_epi16(_mm512_add_epi16(both, first), scales);
-            if depth(BITS) == 0 { _mm512_srai_epi32::<16>(lanes) } else { self.and(lanes, self.splat(0xFFFF)) }
+            self.and(lanes, self.splat(0xFFFF))
         }
     }
     #[inline(always)]
@@ -368,51 +373,27 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: NR ≤ columns, and 2 registers of 16 lanes are two panels.
+    unsafe fn register_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            match columns {
-                6.. => {
-                    kernel.run::<Self, 2, 6>(self);
-                    6
-                }
-                4..6 => {
-                    kernel.run::<Self, 2, 4>(self);
-                    4
-                }
-                2..4 => {
-                    kernel.run::<Self, 2, 2>(self);
-                    2
-                }
-                _ => {
-                    kernel.run::<Self, 2, 1>(self);
-                    1
-                }
+            match width {
+                8 => kernel.run::<Self, 2, 8, 8>(self, 0),
+                4 => kernel.run::<Self, 2, 4, 4>(self, 0),
+                2 => kernel.run::<Self, 2, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 2, 1, 1>(self, 0),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: the caller's promise is the same.
+    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            match columns {
-                5.. => {
-                    kernel.run::<Self, 1, 8>(self);
-                    8
-                }
-                3..5 => {
-                    kernel.run::<Self, 1, 4>(self);
-                    4
-                }
-                2 => {
-                    kernel.run::<Self, 1, 2>(self);
-                    2
-                }
-                _ => {
-                    kernel.run::<Self, 1, 1>(self);
-                    1
-                }
+            match width {
+                8 => kernel.run::<Self, 1, 8, 8>(self, 0),
+                4 => kernel.run::<Self, 1, 4, 4>(self, 0),
+                2 => kernel.run::<Self, 1, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 1, 1, 1>(self, 0),
             }
         }
     }

@@ -7,6 +7,9 @@
 
 use super::Level;
 
+/// The bits of 1.5 · 2²³: adding an integer below 2²² to them adds it to the float.
+pub const FLOAT_ORIGIN: i32 = 12_582_912.0f32.to_bits() as i32;
+
 /// Rows of a panel, whatever the register width: a panel's vectors hold 4 codes of each of 16 rows.
 pub const PANEL_ROWS: usize = 16;
 /// Bytes of a panel's vector.
@@ -14,12 +17,12 @@ pub const VECTOR_BYTES: usize = PANEL_ROWS * 4;
 
 /// A microkernel whose register tile the instruction set chooses.
 pub trait RegisterTile {
-    /// Runs the kernel over `MR` registers of rows and `NR` columns (rows of x).
+    /// Runs the kernel over `MR` registers of rows and `NR` columns of a group `W` wide, from its column `first` on.
     ///
     /// # Safety
-    /// As the implementation says; [`Isa::register_tile`] guarantees `NR` ≤ the columns that it was asked for and
-    /// `MR · LANES` = `PANELS · 16`.
-    unsafe fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I);
+    /// As the implementation says; [`Isa::register_tile`] and [`Isa::column_tile`] guarantee that `W` is the width that
+    /// they were called with, and that the columns are inside the group.
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize);
 }
 
 /// An instruction set: a token that proves that the CPU has it.
@@ -36,6 +39,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const CENTERS_8BIT: bool;
     /// Whether [`Isa::dot_scaled`] takes 6-bit codes as `code − 32`, which its `centre` argument subtracts.
     const CENTERS_6BIT: bool;
+    /// Whether [`Isa::dot_scaled`] gains from knowing that its sums fit an i16.
+    const PREFERS_I16_SUMS: bool;
+    /// Whether a dot costs the same for codes of any width, so that expanded ones may all have the bias 128.
+    const ONE_BIAS: bool;
+    /// What the sums that [`Isa::scale_sum`] takes start from.
+    const SUM_ORIGIN: i32;
     /// Whether products of codes and group scales are better made once, when a panel is expanded, where they fit a byte.
     const FOLDS_SCALES: bool;
     /// Integer lanes, or bytes.
@@ -114,19 +123,35 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn bits_f32(self, a: Self::V) -> Self::F;
     /// The bits of each f32 lane.
     fn float_bits(self, a: Self::F) -> Self::V;
-    /// Stores the low byte of each lane.
-    ///
-    /// # Safety
-    /// `LANES` bytes at `p` are writable.
-    unsafe fn store_bytes(self, p: *mut u8, v: Self::V);
+    /// The low bytes of the lanes of four registers, in their order.
+    fn pack_bytes(self, v: [Self::V; 4]) -> Self::V;
     /// Exact for |lane| ≤ 2²⁴, else rounded to nearest even.
     fn to_f32(self, a: Self::V) -> Self::F;
 
     /// `acc + Σ` over the two i16 halves of each lane of `a · b`.
     fn dot_i16(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// Two groups' integer scales, the halves of each lane (signed), in the form that [`Isa::dot_scaled`] multiplies sums
-    /// of `BITS`-wide codes by.
-    fn split_scales<const BITS: u32>(self, pair: Self::V) -> [Self::V; 2];
+    /// Two groups' integer scales, the halves of each lane (signed), in the form that [`Isa::dot_scaled`] multiplies by.
+    fn split_scales(self, pair: Self::V) -> [Self::V; 2];
+    /// The magnitudes of bytes.
+    fn abs_i8(self, a: Self::V) -> Self::V;
+    /// The sum of the four i8 of each lane.
+    #[inline(always)]
+    fn sum_fours(self, codes: Self::V) -> Self::V {
+        let mut sum = [[self.splat(0)]];
+        self.dot::<1, 1, 1, 1>(
+            &mut sum,
+            #[inline(always)]
+            |_, _| self.splat(0x0101_0101),
+            #[inline(always)]
+            |_, _| codes,
+        );
+        sum[0][0]
+    }
+
+    /// What [`Isa::scale_sum`] wants beside a scale, for any number of sums.
+    fn scale_origin(self, d: Self::F) -> Self::F;
+    /// `d · (sum − SUM_ORIGIN)`, rounded once, for |sum − SUM_ORIGIN| < 2²² and d widened from an f16; NaN if d is not finite.
+    fn scale_sum(self, sum: Self::V, d: Self::F, origin: Self::F) -> Self::F;
     /// Subtraction of the i16 halves.
     fn sub_i16(self, a: Self::V, b: Self::V) -> Self::V;
     /// Low 16 bits of the products of the i16 halves.
@@ -141,13 +166,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
-    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales as [`Isa::split_scales`] gives them. `centre(e, j)` is
-    /// `−32 · Σ x` over steps 2e and 2e + 1, read only where the set centres 6-bit codes.
-    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales as [`Isa::split_scales`] gives them. `centre(j)` is
+    /// `−32 · Σ x`, read only where the set centres 6-bit codes. `FIT` promises that the sums, centred so, fit an i16.
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[Self::V; NR]; MR],
         scale: [Self::V; MR],
-        centre: impl Fn(usize, usize) -> Self::V,
+        centre: impl Fn(usize) -> Self::V,
         w: impl Fn(usize, usize) -> Self::V,
         x: impl Fn(usize, usize) -> Self::V,
     );
@@ -165,8 +190,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn dot_sums(self, acc: Self::V, a: *const i16, b: *const i16, count: usize) -> Self::V;
 
     /// The scales of `GROUP` (16 or 32) codes each, for the lanes of vector `index` of a row's codes, in the form that
-    /// [`Isa::dot_scaled`] multiplies sums of `BITS`-wide codes by.
-    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Self::V;
+    /// [`Isa::dot_scaled`] multiplies by.
+    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Self::V;
 
     /// Lane b is the sum of all lanes of register b; only the first `LANES` registers are read.
     fn sum_registers(self, v: &[Self::V; PANEL_ROWS]) -> Self::V;
@@ -180,16 +205,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
     unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8);
 
-    /// Runs `kernel` with the register tile that suits up to `columns` ≥ 1 columns; returns how many it took.
+    /// Runs `kernel` with `PANELS` panels of rows in registers over all columns of a group of `width` (1, 2, 4 or 8).
     ///
     /// # Safety
     /// As the kernel's.
-    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize;
+    unsafe fn register_tile<K: RegisterTile>(self, width: usize, kernel: &mut K);
 
-    /// Runs `kernel` with one register of rows and as many columns as suit a kernel that unpacks codes in registers;
-    /// returns how many it took. `NR` may exceed the columns that are left: the kernel leaves out those that are missing.
+    /// Runs `kernel` with one register of rows and as many columns as suit a kernel that unpacks codes in registers, over
+    /// all columns of a group of `width` (1, 2, 4 or 8).
     ///
     /// # Safety
     /// As the kernel's.
-    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize;
+    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K);
 }

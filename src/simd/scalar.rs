@@ -33,6 +33,9 @@ impl Isa for Scalar {
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = false;
+    const PREFERS_I16_SUMS: bool = false;
+    const ONE_BIAS: bool = false;
+    const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;
     type V = Lanes;
     type F = [f32; LANES];
@@ -142,9 +145,8 @@ impl Isa for Scalar {
         array_of(|i| a[i].to_bits() as i32)
     }
     #[inline(always)]
-    unsafe fn store_bytes(self, p: *mut u8, v: Lanes) {
-        // SAFETY: the caller vouches for 4 bytes at `p`.
-        unsafe { p.cast::<[u8; LANES]>().write_unaligned(array_of(|i| v[i] as u8)) }
+    fn pack_bytes(self, v: [Lanes; 4]) -> Lanes {
+        v.map(|lanes| i32::from_le_bytes(lanes.map(|lane| lane as u8)))
     }
     #[inline(always)]
     fn to_f32(self, a: Lanes) -> [f32; LANES] {
@@ -157,8 +159,21 @@ impl Isa for Scalar {
         array_of(|i| acc[i].wrapping_add(low(a[i]) * low(b[i])).wrapping_add((a[i] >> 16) * (b[i] >> 16)))
     }
     #[inline(always)]
-    fn split_scales<const BITS: u32>(self, pair: Lanes) -> [Lanes; 2] {
+    fn split_scales(self, pair: Lanes) -> [Lanes; 2] {
         [array_of(|i| pair[i] as i16 as i32), array_of(|i| pair[i] >> 16)]
+    }
+    #[inline(always)]
+    fn abs_i8(self, a: Lanes) -> Lanes {
+        a.map(|lane| i32::from_le_bytes(lane.to_le_bytes().map(|byte| (byte as i8).unsigned_abs())))
+    }
+    #[inline(always)]
+    fn scale_origin(self, d: [f32; LANES]) -> [f32; LANES] {
+        // A finite d minus itself is 0, any other is NaN.
+        d.map(|d| d + (d - d))
+    }
+    #[inline(always)]
+    fn scale_sum(self, sum: Lanes, _: [f32; LANES], finite: [f32; LANES]) -> [f32; LANES] {
+        self.mul_f32(self.to_f32(sum), finite)
     }
     #[inline(always)]
     fn sub_i16(self, a: Lanes, b: Lanes) -> Lanes {
@@ -188,11 +203,11 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[Lanes; NR]; MR],
         scale: [Lanes; MR],
-        _: impl Fn(usize, usize) -> Lanes,
+        _: impl Fn(usize) -> Lanes,
         w: impl Fn(usize, usize) -> Lanes,
         x: impl Fn(usize, usize) -> Lanes,
     ) {
@@ -220,7 +235,7 @@ impl Isa for Scalar {
         acc
     }
     #[inline(always)]
-    fn spread_scales<const BITS: u32, const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Lanes {
+    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Lanes {
         [scales[index * 4 * LANES / GROUP] as i32; LANES]
     }
     #[inline(always)]
@@ -246,29 +261,27 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn register_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: NR ≤ columns, and 4 registers of 4 lanes are one panel.
+    unsafe fn register_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            if columns >= 2 {
-                kernel.run::<Self, 4, 2>(self);
-                2
-            } else {
-                kernel.run::<Self, 4, 1>(self);
-                1
+            match width {
+                8 => (0..8).step_by(2).for_each(|first| kernel.run::<Self, 4, 2, 8>(self, first)),
+                4 => (0..4).step_by(2).for_each(|first| kernel.run::<Self, 4, 2, 4>(self, first)),
+                2 => kernel.run::<Self, 4, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 4, 1, 1>(self, 0),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, columns: usize, kernel: &mut K) -> usize {
-        // SAFETY: the caller's promise is the same.
+    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+        // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
-            if columns >= 2 {
-                kernel.run::<Self, 1, 2>(self);
-                2
-            } else {
-                kernel.run::<Self, 1, 1>(self);
-                1
+            match width {
+                8 => (0..8).step_by(2).for_each(|first| kernel.run::<Self, 1, 2, 8>(self, first)),
+                4 => (0..4).step_by(2).for_each(|first| kernel.run::<Self, 1, 2, 4>(self, first)),
+                2 => kernel.run::<Self, 1, 2, 2>(self, 0),
+                _ => kernel.run::<Self, 1, 1, 1>(self, 0),
             }
         }
     }

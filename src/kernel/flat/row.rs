@@ -29,12 +29,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         isa: I,
         blocks: &[BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
-        column: usize,
         range: Range<usize>,
         terms: *mut f32,
     ) {
         let len = range.len();
-        let first = column * (x.k / UNIT_CODES) + range.start;
+        let first = range.start;
         let (mut d, mut m) = ([0u32; PANEL_ROWS], [0u32; PANEL_ROWS]);
         for b in 0..I::LANES {
             (d[b], m[b]) = (blocks[b].d, blocks[b].dmin);
@@ -43,7 +42,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         // SAFETY: `len` blocks of x from `first` on are inside its arrays, and LANES elements inside the tail's; there are
         // LANES blocks of weights.
         unsafe {
-            let mut codes: *const u8 = x.codes.as_ptr().add(column * x.stride + range.start * UNIT_CODES).cast();
+            let mut codes: *const u8 = x.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
             let (mut dx, mut d_sums) = (x.d.as_ptr().add(first), x.d_sums.as_ptr().add(first));
             let mut neg_sums = x.neg_sums.as_ptr().add(first);
             if len < I::LANES {
@@ -79,7 +78,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 sums = isa.add(sums, isa.mul(isa.load(neg_sums.cast()), isa.splat(bias)));
             }
             let d = isa.widen_f16(isa.load(d.as_ptr().cast()));
-            let mut term = isa.mul_f32(isa.mul_f32(isa.to_f32(sums), d), isa.load_f32(dx));
+            let sums = isa.add(sums, isa.splat(I::SUM_ORIGIN));
+            let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(dx));
             if MIN {
                 let m = isa.widen_f16(isa.load(m.as_ptr().cast()));
                 term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(d_sums)));

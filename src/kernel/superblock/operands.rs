@@ -15,6 +15,8 @@ pub trait Operands<I: Isa> {
     /// A unit of codes on its way to registers.
     type Unit;
 
+    /// The integer scales of pair `p`, in the form that [`Isa::dot_scaled`] multiplies by.
+    fn scales(&self, p: usize, i: usize) -> [I::V; 2];
     /// The pair of integer scales.
     fn scale_pair(&self, p: usize, i: usize) -> I::V;
     /// The pair of minima.
@@ -36,6 +38,8 @@ pub struct Expanded {
     /// Steps of codes, or of codes times scales.
     pub codes: [[u8; VECTOR_BYTES]; UNITS * UNIT_STEPS],
     pub scale_pairs: [[i32; PANEL_ROWS]; MAX_PAIRS],
+    /// Of the pairs, as [`Isa::split_scales`] gives them.
+    pub scales: [[[i32; PANEL_ROWS]; 2]; MAX_PAIRS],
     pub min_pairs: [[i32; PANEL_ROWS]; MAX_PAIRS],
     pub d: [f32; PANEL_ROWS],
     pub dmin: [f32; PANEL_ROWS],
@@ -73,6 +77,14 @@ impl<I: Isa> ExpandedBlock<I> {
 impl<I: Isa> Operands<I> for ExpandedBlock<I> {
     type Unit = usize;
 
+    #[inline(always)]
+    fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
+        // SAFETY: an expanded block, by the promise of `new`; p is below its array's length and rows end at 16.
+        unsafe {
+            let pair = (&raw const (*self.block(i)).scales[p]).cast::<u8>().add(Self::row(i) * 4);
+            [self.isa.load(pair), self.isa.load(pair.add(VECTOR_BYTES))]
+        }
+    }
     #[inline(always)]
     fn scale_pair(&self, p: usize, i: usize) -> I::V {
         // SAFETY: an expanded block, by the promise of `new`; p is below its array's length and rows end at 16.

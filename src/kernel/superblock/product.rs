@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Inputs,
+        Columns, Inputs,
         flat::{biased, remaining_bias},
         planes::{UNIT_CODES, UNIT_STEPS},
         tile::SuperTile,
@@ -11,7 +11,6 @@ use super::{
     operands::{Operands, UNITS},
 };
 use crate::simd::{Isa, array_of};
-use core::ops::Range;
 
 impl<
     const BITS: u32,
@@ -33,95 +32,36 @@ impl<
         }
     }
 
+    /// Whether group sums are asked to fit an i16 before the fast product is taken.
+    const fn asks_fit<I: Isa>() -> bool {
+        let largest = if BITS == 6 { 32 } else { (1 << BITS) - 1 };
+        Self::SCALED && I::PREFERS_I16_SUMS && BITS < 8 && largest * 127 * GROUP > i16::MAX as usize
+    }
+
     /// Adds one superblock's product to the sums of `MR` registers of rows and `NR` columns.
     ///
     /// # Safety
-    /// `x` holds the columns, at least one, and superblock `block`; a column past the last stands for it.
+    /// `x` holds the columns and superblock `block`.
     #[inline(always)]
-    pub(super) unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, const FOLDED: bool>(
+    pub(super) unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, const W: usize, const FOLDED: bool>(
         isa: I,
         x: &Inputs<'_>,
-        columns: Range<usize>,
+        columns: Columns<W>,
         block: usize,
         weights: &impl Operands<I>,
         acc: &mut [[I::F; NR]; MR],
     ) {
-        let superblocks = x.k / BLOCK;
-        let column = |j: usize| (columns.start + j).min(columns.end - 1);
-        let at: [usize; NR] = array_of(
-            #[inline(always)]
-            |j| column(j) * superblocks + block,
-        );
-        let codes: [*const u8; NR] = array_of(
-            #[inline(always)]
-            |j| x.codes.as_ptr().wrapping_add(column(j) * x.stride + block * BLOCK).cast(),
-        );
-        // SAFETY: a column of x and `block` of k / 256, in steps of the arrays' own lengths.
+        // SAFETY: the caller's promise is the same; peaks are those of the columns' group.
         unsafe {
-            let bias = const { Self::bias::<I>(FOLDED) };
-            let mut sums = [[isa.splat(0); NR]; MR];
-            if Self::SCALED && !FOLDED {
-                for p in 0..Self::PAIRS {
-                    let scales: [[I::V; 2]; MR] = array_of(
-                        #[inline(always)]
-                        |i| isa.split_scales::<BITS>(weights.scale_pair(p, i)),
-                    );
-                    for half in 0..2 {
-                        let group = 2 * p + half;
-                        let unit = weights.unit(group * GROUP / UNIT_CODES);
-                        let scale = array_of(
-                            #[inline(always)]
-                            |i| scales[i][half],
-                        );
-                        let operands = (weights, &unit, group, scale);
-                        if GROUP == 16 {
-                            Self::scaled_group::<I, MR, NR, 4, _>(isa, x, (at, codes), operands, &mut sums);
-                        } else {
-                            Self::scaled_group::<I, MR, NR, 8, _>(isa, x, (at, codes), operands, &mut sums);
-                        }
-                    }
-                }
-                if bias != 0 {
-                    let scaled = Self::pair_sums::<I, MR, NR>(
-                        isa,
-                        x,
-                        at,
-                        #[inline(always)]
-                        |p, i| weights.scale_pair(p, i),
-                    );
-                    for i in 0..MR {
-                        for j in 0..NR {
-                            sums[i][j] = isa.sub(sums[i][j], isa.mul(scaled[i][j], isa.splat(bias)));
-                        }
-                    }
-                }
+            let sums = if FOLDED || !Self::SCALED {
+                Self::flat_sums::<I, MR, NR, W, FOLDED>(isa, x, columns, block, weights)
+            } else if const { Self::asks_fit::<I>() }
+                && (*x.peaks.as_ptr().add(columns.peaks_at(x.k / BLOCK, block))).fit(BITS, GROUP)
+            {
+                Self::scaled_sums::<I, MR, NR, W, true>(isa, x, columns, block, weights)
             } else {
-                let init: [I::V; NR] = array_of(
-                    #[inline(always)]
-                    |j| biased(isa, bias, x.neg_sums.as_ptr().add(at[j])),
-                );
-                sums = [init; MR];
-                for unit in 0..UNITS {
-                    let unpacked = weights.unit(unit);
-                    if FOLDED {
-                        isa.dot::<8, UNIT_STEPS, MR, NR>(
-                            &mut sums,
-                            #[inline(always)]
-                            |step, i| weights.codes(&unpacked, step, i),
-                            #[inline(always)]
-                            |step, j| isa.broadcast(codes[j].add(unit * UNIT_CODES + step * 4)),
-                        );
-                    } else {
-                        isa.dot::<BITS, UNIT_STEPS, MR, NR>(
-                            &mut sums,
-                            #[inline(always)]
-                            |step, i| weights.codes(&unpacked, step, i),
-                            #[inline(always)]
-                            |step, j| isa.broadcast(codes[j].add(unit * UNIT_CODES + step * 4)),
-                        );
-                    }
-                }
-            }
+                Self::scaled_sums::<I, MR, NR, W, false>(isa, x, columns, block, weights)
+            };
             let mut terms: [[I::F; NR]; MR] = array_of(
                 #[inline(always)]
                 |i| {
@@ -132,10 +72,11 @@ impl<
                 },
             );
             if MIN {
-                let mins = Self::pair_sums::<I, MR, NR>(
+                let mins = Self::pair_sums::<I, MR, NR, W>(
                     isa,
                     x,
-                    at,
+                    columns,
+                    block,
                     #[inline(always)]
                     |p, i| weights.min_pair(p, i),
                 );
@@ -146,8 +87,9 @@ impl<
                     }
                 }
             }
+            let d = x.d.as_ptr().add(columns.at(x.k / BLOCK, block));
             for j in 0..NR {
-                let dx = isa.splat_f32(*x.d.as_ptr().add(at[j]));
+                let dx = isa.splat_f32(*d.add(j));
                 for i in 0..MR {
                     acc[i][j] = isa.add_f32(acc[i][j], isa.mul_f32(terms[i][j], dx));
                 }
@@ -155,50 +97,166 @@ impl<
         }
     }
 
-    /// A group of `4 · STEPS` codes of `unit`, scaled and added to the sums.
+    /// The integer sums of a superblock that is one group.
     ///
     /// # Safety
-    /// `at` are superblocks of x with their codes, `group` is one of theirs.
+    /// As [`Self::accumulate`].
     #[inline(always)]
-    unsafe fn scaled_group<I: Isa, const MR: usize, const NR: usize, const STEPS: usize, W: Operands<I>>(
+    unsafe fn flat_sums<I: Isa, const MR: usize, const NR: usize, const W: usize, const FOLDED: bool>(
         isa: I,
         x: &Inputs<'_>,
-        (at, codes): ([usize; NR], [*const u8; NR]),
-        (weights, unit, group, scale): (&W, &W::Unit, usize, [I::V; MR]),
+        columns: Columns<W>,
+        block: usize,
+        weights: &impl Operands<I>,
+    ) -> [[I::V; NR]; MR] {
+        let bias = const { Self::bias::<I>(FOLDED) };
+        // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
+        unsafe {
+            let neg_sums = x.neg_sums.as_ptr().add(columns.at(x.k / BLOCK, block));
+            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, block * BLOCK / 4));
+            let init: [I::V; NR] = array_of(
+                #[inline(always)]
+                |j| biased(isa, bias, neg_sums.add(j)),
+            );
+            let mut sums = [init; MR];
+            for unit in 0..UNITS {
+                let unpacked = weights.unit(unit);
+                if FOLDED {
+                    isa.dot::<8, UNIT_STEPS, MR, NR>(
+                        &mut sums,
+                        #[inline(always)]
+                        |step, i| weights.codes(&unpacked, step, i),
+                        #[inline(always)]
+                        |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
+                    );
+                } else {
+                    isa.dot::<BITS, UNIT_STEPS, MR, NR>(
+                        &mut sums,
+                        #[inline(always)]
+                        |step, i| weights.codes(&unpacked, step, i),
+                        #[inline(always)]
+                        |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
+                    );
+                }
+            }
+            sums
+        }
+    }
+
+    /// The integer sums of a superblock of scaled groups.
+    ///
+    /// # Safety
+    /// As [`Self::accumulate`]; with `FIT`, the groups' sums fit an i16.
+    #[inline(always)]
+    unsafe fn scaled_sums<I: Isa, const MR: usize, const NR: usize, const W: usize, const FIT: bool>(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        weights: &impl Operands<I>,
+    ) -> [[I::V; NR]; MR] {
+        let mut sums = [[isa.splat(0); NR]; MR];
+        for p in 0..Self::PAIRS {
+            let scales: [[I::V; 2]; MR] = array_of(
+                #[inline(always)]
+                |i| weights.scales(p, i),
+            );
+            for half in 0..2 {
+                let group = 2 * p + half;
+                let unit = weights.unit(group * GROUP / UNIT_CODES);
+                let scale = array_of(
+                    #[inline(always)]
+                    |i| scales[i][half],
+                );
+                // SAFETY: the caller's promise is the same.
+                unsafe {
+                    let operands = (weights, &unit, block * (BLOCK / GROUP) + group, scale);
+                    if GROUP == 16 {
+                        Self::scaled_group::<I, MR, NR, W, 4, FIT, _>(isa, x, columns, operands, &mut sums);
+                    } else {
+                        Self::scaled_group::<I, MR, NR, W, 8, FIT, _>(isa, x, columns, operands, &mut sums);
+                    }
+                }
+            }
+        }
+        let bias = const { Self::bias::<I>(false) };
+        if bias != 0 {
+            // SAFETY: the caller's promise is the same.
+            let scaled = unsafe {
+                Self::pair_sums::<I, MR, NR, W>(
+                    isa,
+                    x,
+                    columns,
+                    block,
+                    #[inline(always)]
+                    |p, i| weights.scale_pair(p, i),
+                )
+            };
+            for i in 0..MR {
+                for j in 0..NR {
+                    sums[i][j] = isa.sub(sums[i][j], isa.mul(scaled[i][j], isa.splat(bias)));
+                }
+            }
+        }
+        sums
+    }
+
+    /// A group of `4 · STEPS` codes of `unit`, scaled and added to the sums; `group` counts from the start of k.
+    ///
+    /// # Safety
+    /// The group is inside the columns of x.
+    #[inline(always)]
+    unsafe fn scaled_group<
+        I: Isa,
+        const MR: usize,
+        const NR: usize,
+        const W: usize,
+        const STEPS: usize,
+        const FIT: bool,
+        O: Operands<I>,
+    >(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        (weights, unit, group, scale): (&O, &O::Unit, usize, [I::V; MR]),
         sums: &mut [[I::V; NR]; MR],
     ) {
         let first = group * STEPS % UNIT_STEPS;
-        isa.dot_scaled::<BITS, STEPS, MR, NR>(
-            sums,
-            scale,
-            #[inline(always)]
-            |eight, j| {
-                let index = at[j] * (BLOCK / 8) + group * STEPS / 2 + eight;
-                // SAFETY: one of the 32 eighths of a superblock of x.
-                unsafe { isa.broadcast(x.centres.as_ptr().add(index).cast()) }
-            },
-            #[inline(always)]
-            |step, i| weights.codes(unit, first + step, i),
-            #[inline(always)]
-            |step, j| {
-                // SAFETY: four of the 256 codes of a superblock of x.
-                unsafe { isa.broadcast(codes[j].add((group * STEPS + step) * 4)) }
-            },
-        );
+        // SAFETY: the group's codes and the sums of its sixteens, which the caller vouches for.
+        unsafe {
+            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, group * STEPS));
+            let centres = x.centres.as_ptr().add(columns.at(x.k / 16, group * STEPS / 4));
+            isa.dot_scaled::<BITS, STEPS, MR, NR, FIT>(
+                sums,
+                scale,
+                #[inline(always)]
+                |j| {
+                    let centre = isa.broadcast(centres.add(j).cast());
+                    if STEPS == 4 { centre } else { isa.add(centre, isa.broadcast(centres.add(W + j).cast())) }
+                },
+                #[inline(always)]
+                |step, i| weights.codes(unit, first + step, i),
+                #[inline(always)]
+                |step, j| isa.broadcast(codes.add(step * W + j).cast()),
+            );
+        }
     }
 
     /// `Σ_p pair(p, i) · (Σ x of its two groups)`: the integers of the groups' minima, or of their scales.
     ///
     /// # Safety
-    /// `at` are superblocks of x.
+    /// As [`Self::accumulate`].
     #[inline(always)]
-    unsafe fn pair_sums<I: Isa, const MR: usize, const NR: usize>(
+    unsafe fn pair_sums<I: Isa, const MR: usize, const NR: usize, const W: usize>(
         isa: I,
         x: &Inputs<'_>,
-        at: [usize; NR],
+        columns: Columns<W>,
+        block: usize,
         pair: impl Fn(usize, usize) -> I::V,
     ) -> [[I::V; NR]; MR] {
-        let (sums, count) = if GROUP == 16 { (x.sums16, BLOCK / 16) } else { (x.sums32, BLOCK / 32) };
+        let sums = if GROUP == 16 { x.sums16 } else { x.sums32 };
+        // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
+        let sums = unsafe { sums.as_ptr().add(columns.at(x.k / BLOCK * Self::PAIRS, block * Self::PAIRS)) };
         let mut out = [[isa.splat(0); NR]; MR];
         for p in 0..Self::PAIRS {
             let pairs: [I::V; MR] = array_of(
@@ -206,8 +264,8 @@ impl<
                 |i| pair(p, i),
             );
             for j in 0..NR {
-                // SAFETY: two sums of superblock `at[j]`.
-                let xs = unsafe { isa.broadcast(sums.as_ptr().add(at[j] * count + 2 * p).cast()) };
+                // SAFETY: as above.
+                let xs = unsafe { isa.broadcast(sums.add(p * W + j).cast()) };
                 for i in 0..MR {
                     out[i][j] = isa.dot_i16(out[i][j], pairs[i], xs);
                 }

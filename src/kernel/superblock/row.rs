@@ -28,7 +28,6 @@ impl<
         isa: I,
         blocks: &mut [BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
-        column: usize,
         range: Range<usize>,
         terms: *mut f32,
     ) {
@@ -37,7 +36,7 @@ impl<
         let (mut sums, mut mins) = ([isa.splat(0); PANEL_ROWS], [isa.splat(0); PANEL_ROWS]);
         for b in 0..len {
             let block = &mut blocks[b];
-            let at = column * (x.k / BLOCK) + range.start + b;
+            let at = range.start + b;
             if SCALE_BIAS != 0 {
                 for scale in &mut block.scales {
                     *scale -= SCALE_BIAS as i16;
@@ -47,7 +46,7 @@ impl<
             // SAFETY: `at` is a superblock of x; registers of a superblock are inside its 256 codes, on both sides.
             unsafe {
                 dx[b] = *x.d.as_ptr().add(at);
-                let codes = x.codes.as_ptr().add(column * x.stride + (range.start + b) * BLOCK).cast::<u8>();
+                let codes = x.codes.as_ptr().cast::<u8>().add(at * BLOCK);
                 let mut sum = [[isa.splat(0)]];
                 for i in 0..BLOCK / 4 / I::LANES {
                     let offset = i * I::LANES * 4;
@@ -62,22 +61,22 @@ impl<
                         );
                     } else if BITS <= 6 {
                         // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-                        isa.dot_scaled::<4, 1, 1, 1>(
+                        isa.dot_scaled::<4, 1, 1, 1, false>(
                             &mut sum,
-                            [isa.spread_scales::<4, GROUP>(&block.scales, i)],
+                            [isa.spread_scales::<GROUP>(&block.scales, i)],
                             #[inline(always)]
-                            |_, _| isa.splat(0),
+                            |_| isa.splat(0),
                             #[inline(always)]
                             |_, _| isa.load(w.add(offset)),
                             #[inline(always)]
                             |_, _| isa.load(codes.add(offset)),
                         );
                     } else {
-                        isa.dot_scaled::<8, 1, 1, 1>(
+                        isa.dot_scaled::<8, 1, 1, 1, false>(
                             &mut sum,
-                            [isa.spread_scales::<8, GROUP>(&block.scales, i)],
+                            [isa.spread_scales::<GROUP>(&block.scales, i)],
                             #[inline(always)]
-                            |_, _| isa.splat(0),
+                            |_| isa.splat(0),
                             #[inline(always)]
                             |_, _| isa.load(w.add(offset)),
                             #[inline(always)]
@@ -87,7 +86,7 @@ impl<
                 }
                 let bias = const { remaining_bias::<I>(BITS, BIAS) };
                 let (group_sums, groups) = if GROUP == 16 { (x.sums16, 16) } else { (x.sums32, 8) };
-                let group_sums = group_sums.as_ptr().add(if Self::SCALED { at * groups } else { 0 });
+                let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(at * groups);
                 sums[b] = sum[0][0];
                 if Self::SCALED && bias != 0 {
                     let scaled = isa.dot_sums(isa.splat(0), block.scales.as_ptr(), group_sums, groups);
@@ -104,8 +103,7 @@ impl<
             let bias = const { remaining_bias::<I>(BITS, BIAS) };
             if !Self::SCALED && bias != 0 {
                 let mut neg_sums = [0i32; PANEL_ROWS];
-                let first = column * (x.k / BLOCK) + range.start;
-                neg_sums[..len].copy_from_slice(&x.neg_sums[first..first + len]);
+                neg_sums[..len].copy_from_slice(&x.neg_sums[range]);
                 sum = isa.add(sum, isa.mul(isa.load(neg_sums.as_ptr().cast()), isa.splat(bias)));
             }
             let d = isa.load(d.as_ptr().cast());
