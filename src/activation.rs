@@ -467,8 +467,7 @@ mod tests {
             assert_eq!(a.block32.d_sums[g], amax / 127.0 * sum as f32);
         }
         let codes: &[i8] = bytemuck::cast_slice(&a.block256.codes[..64]);
-        let sum16: Vec<i16> =
-            codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
+        let sum16: Vec<i16> = codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
         assert_eq!(a.block256.sums16[..8].as_flattened(), sum16);
         let sum32: Vec<i16> = sum16.chunks(2).map(|pair| pair[0] + pair[1]).collect();
         assert_eq!(a.block256.sums32[..4].as_flattened(), sum32);

@@ -48,9 +48,7 @@ impl QuantBlock for Threes {
     fn codes(block: &BlockThrees, out: &mut BlockCodes) {
         out.codes = block.codes;
         out.d = u16::from_le_bytes(block.d) as u32;
-        for (to, &scale) in out.scales.iter_mut().zip(&block.scales) {
-            *to = scale as i16;
-        }
+        out.scales[..8].copy_from_slice(&block.scales);
     }
 }
 

@@ -87,7 +87,7 @@ impl<
             return Some(f32::from_bits(view.d) * code);
         }
         let (scale, min) = (view.scales[i / GROUP], if MIN { view.mins[i / GROUP] } else { 0 });
-        assert!((0..1 << SCALE_BITS).contains(&scale) && (0..1 << SCALE_BITS).contains(&min));
+        assert!((scale.max(min) as u32) < 1 << SCALE_BITS);
         Some(f16(view.d) * (scale as i32 - SCALE_BIAS) as f32 * code - f16(view.dmin) * min as f32)
     }
 }
@@ -104,7 +104,7 @@ fn check_view<F: QuantBlock<Tile: Reconstruct>>(bytes: &[u8], weights: &[f32]) {
     for (block, weights) in blocks.iter().zip(weights.chunks_exact(F::BLOCK)) {
         let mut view = BlockCodes::default();
         // What was there before must not show through.
-        (view.codes, view.scales, view.mins) = ([0xFF; 256], [-1; 16], [-1; 16]);
+        (view.codes, view.scales, view.mins) = ([0xFF; 256], [0xFF; 16], [0xFF; 16]);
         F::codes(block, &mut view);
         for (i, &expected) in weights.iter().enumerate() {
             let Some(found) = F::Tile::weight(&view, i) else { return };

@@ -34,10 +34,10 @@ use bytemuck::Pod;
 pub struct BlockCodes {
     /// Unsigned codes in the order of the weights.
     pub codes: [u8; 256],
-    /// Integer scale of each group.
-    pub scales: [i16; 16],
+    /// Integer scale of each group, as stored: above the tile's bias of scales.
+    pub scales: [u8; 16],
     /// Integer minimum of each group.
-    pub mins: [i16; 16],
+    pub mins: [u8; 16],
     /// Bits of the block's scale: an f16 in the low half or an f32, as the tile says.
     pub d: u32,
     /// Bits of the f16 that multiplies the mins (in a tile of 32-blocks: added as it is).

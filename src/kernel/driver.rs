@@ -1,6 +1,6 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
-use super::{Columns, GROUP_COLUMNS, Inputs, group_columns, Output, float, native, tile::IntTile};
+use super::{Columns, GROUP_COLUMNS, Inputs, Output, float, group_columns, native, tile::IntTile};
 use crate::{
     QuantBlock,
     format::BlockCodes,

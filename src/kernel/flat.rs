@@ -366,7 +366,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     #[inline(always)]
     unsafe fn row_terms<I: Isa>(
         isa: I,
-        blocks: &mut [BlockCodes; PANEL_ROWS],
+        blocks: &[BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
         first: usize,
         len: usize,

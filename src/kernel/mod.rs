@@ -21,8 +21,8 @@ mod superblock;
 mod tile;
 
 pub(crate) use driver::{Job, Operand, Weights};
-pub(crate) use inputs::{GROUP_COLUMNS, Inputs, Peaks, group_columns, padded_columns};
 use inputs::Columns;
+pub(crate) use inputs::{GROUP_COLUMNS, Inputs, Peaks, group_columns, padded_columns};
 pub(crate) use output::Output;
 pub(crate) use shared::SharedMut;
 pub use tile::{FlatTile, FloatTile, SuperTile, Tile};

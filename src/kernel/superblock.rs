@@ -66,9 +66,9 @@ impl<
         for i in 0..2 * Self::STORED_PAIRS {
             let value = unpack_value(SCALE_BITS, Self::STORED_PAIRS, pairs, row, i);
             if i < groups {
-                out.scales[i] = value;
+                out.scales[i] = value as u8;
             } else {
-                out.mins[i - groups] = value;
+                out.mins[i - groups] = value as u8;
             }
         }
         let half = |at: usize| u16::from_le_bytes([d[at], d[at + 1]]) as u32;
@@ -273,9 +273,8 @@ impl<
         let (header, units) = out.split_at_mut(Self::HEADER_BYTES);
         let (pairs, d) = header.split_at_mut(Self::PAIRS_BYTES);
         let groups = 2 * Self::PAIRS;
-        let value = |row: usize, i: usize| {
-            (if i < groups { codes[row].scales[i] } else { codes[row].mins[i - groups] }) as u16 as u32
-        };
+        let value =
+            |row: usize, i: usize| (if i < groups { codes[row].scales[i] } else { codes[row].mins[i - groups] }) as u32;
         pack_pairs(SCALE_BITS, Self::STORED_PAIRS, value, pairs);
         for (row, block) in codes.iter().enumerate() {
             if Self::SCALED {
@@ -362,18 +361,25 @@ impl<
                 let from = (&raw const rows[0].codes).cast::<u8>().add(unit * UNIT_CODES);
                 isa.interleave_rows(from, stride, (&raw mut (*out).codes[unit * UNIT_STEPS]).cast());
             }
+            // Scales, then minima: 32 bytes of each row, a vector for each four.
+            let mut groups = [0u8; INTERLEAVED];
             if Self::SCALED {
-                let pairs = (&raw mut (*out).scale_pairs).cast::<u8>();
-                isa.interleave_rows((&raw const rows[0].scales).cast(), stride, pairs);
+                isa.interleave_rows((&raw const rows[0].scales).cast(), stride, groups.as_mut_ptr());
+            }
+            let pair = |at: usize, p: usize, row: usize| {
+                let four = isa.load(groups.as_ptr().add((at + p / 2) * VECTOR_BYTES + row * 4));
+                let two = isa.shr(four, 16 * (p % 2) as u32);
+                isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
+            };
+            for row in (0..PANEL_ROWS).step_by(I::LANES) {
                 for p in 0..Self::PAIRS {
-                    for row in (0..PANEL_ROWS).step_by(I::LANES) {
-                        let pair = isa.load(pairs.add(p * VECTOR_BYTES + row * 4));
-                        Self::store_pair(isa, out, p, row, Self::unbiased(isa, pair));
+                    if Self::SCALED {
+                        Self::store_pair(isa, out, p, row, Self::unbiased(isa, pair(0, p, row)));
+                    }
+                    if MIN {
+                        isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(row * 4), pair(4, p, row));
                     }
                 }
-            }
-            if MIN {
-                isa.interleave_rows((&raw const rows[0].mins).cast(), stride, (&raw mut (*out).min_pairs).cast());
             }
             let mut floats = [0u8; INTERLEAVED];
             isa.interleave_rows((&raw const rows[0].d).cast(), stride, floats.as_mut_ptr());
@@ -444,7 +450,7 @@ impl<
     #[inline(always)]
     unsafe fn row_terms<I: Isa>(
         isa: I,
-        blocks: &mut [BlockCodes; PANEL_ROWS],
+        blocks: &[BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
         first: usize,
         len: usize,

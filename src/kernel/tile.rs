@@ -144,7 +144,7 @@ pub(super) trait IntTile: Tile {
     /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable.
     unsafe fn row_terms<I: Isa>(
         isa: I,
-        blocks: &mut [BlockCodes; 16],
+        blocks: &[BlockCodes; 16],
         x: &super::Inputs<'_>,
         first: usize,
         len: usize,

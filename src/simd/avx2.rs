@@ -380,29 +380,28 @@ impl Isa for Avx2 {
         unsafe { self.load(units.add(index * stride_bytes)) }
     }
     #[inline(always)]
-    unsafe fn dot_sums(self, acc: __m256i, a: *const i16, b: *const i16, count: usize) -> __m256i {
-        let load = |p: *const i16| {
-            // SAFETY: the caller vouches for `count` elements; the token proves AVX2.
-            unsafe {
-                if count == 16 {
-                    _mm256_loadu_si256(p.cast())
-                } else {
-                    _mm256_zextsi128_si256(_mm_loadu_si128(p.cast()))
-                }
-            }
-        };
-        self.dot_i16(acc, load(a), load(b))
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m256i {
+        // SAFETY: the caller vouches for `count` elements of b, `a` has 16; the token proves AVX2.
+        unsafe {
+            let b = if count == 16 {
+                _mm256_loadu_si256(b.cast())
+            } else {
+                _mm256_zextsi128_si256(_mm_loadu_si128(b.cast()))
+            };
+            let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(a.as_ptr().cast()));
+            _mm256_madd_epi16(_mm256_sub_epi16(a, _mm256_set1_epi16(bias)), b)
+        }
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m256i {
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> __m256i {
         let first = index * 32 / GROUP;
         // SAFETY: the token proves AVX2.
         unsafe {
-            let low = _mm256_set1_epi16(scales[first]);
+            let low = _mm256_set1_epi16(scales[first] as i16 - bias);
             if GROUP == 32 {
                 return low;
             }
-            _mm256_blend_epi32::<0xF0>(low, _mm256_set1_epi16(scales[first + 1]))
+            _mm256_blend_epi32::<0xF0>(low, _mm256_set1_epi16(scales[first + 1] as i16 - bias))
         }
     }
     #[inline(always)]

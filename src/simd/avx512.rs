@@ -314,30 +314,26 @@ impl Isa for Avx512Vnni {
         }
     }
     #[inline(always)]
-    unsafe fn dot_sums(self, acc: __m512i, a: *const i16, b: *const i16, count: usize) -> __m512i {
-        let load = |p: *const i16| {
-            // SAFETY: the caller vouches for `count` elements; the token proves AVX-512F.
-            unsafe {
-                if count == 16 {
-                    _mm512_zextsi256_si512(_mm256_loadu_si256(p.cast()))
-                } else {
-                    _mm512_zextsi128_si512(_mm_loadu_si128(p.cast()))
-                }
-            }
-        };
-        self.dot_i16(acc, load(a), load(b))
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m512i {
+        // SAFETY: AVX-512 implies AVX2; the caller's promise is the same.
+        unsafe { _mm512_zextsi256_si512(Avx2::new_unchecked().dot_sums(a, bias, b, count)) }
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> __m512i {
-        // SAFETY: the token proves AVX-512BW; 16 elements are read.
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> __m512i {
+        // Each 128-bit quarter takes its scale's byte to the low half of its lanes; a byte number of 128 gives zero.
+        let quarter = |byte: i32| byte | 0x8080_8000u32 as i32;
+        let [a, b, c, d] = if GROUP == 32 { [0, 0, 1, 1] } else { [0, 1, 2, 3] }.map(quarter);
+        // SAFETY: the token proves AVX-512BW; groups of vector `index` are inside the array.
         unsafe {
-            let scales = _mm512_castsi256_si512(_mm256_loadu_si256(scales.as_ptr().cast()));
-            let (a, b, c, d) = if GROUP == 32 { (0, 0, 1, 1) } else { (0, 1, 2, 3) };
-            let first = _mm512_set1_epi16((index * 64 / GROUP) as i16);
-            let quarters = _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
-            let both = _mm512_or_si512(quarters, _mm512_slli_epi32::<16>(quarters));
-            let lanes = _mm512_permutexvar_epi16(_mm512_add_epi16(both, first), scales);
-            self.and(lanes, self.splat(0xFFFF))
+            let scales = scales.as_ptr().add(index * 64 / GROUP);
+            let scales = if GROUP == 32 {
+                _mm512_set1_epi16(scales.cast::<i16>().read_unaligned())
+            } else {
+                _mm512_set1_epi32(scales.cast::<i32>().read_unaligned())
+            };
+            let order = _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
+            let lanes = _mm512_shuffle_epi8(scales, order);
+            if bias == 0 { lanes } else { _mm512_sub_epi16(lanes, _mm512_set1_epi32(bias as i32)) }
         }
     }
     #[inline(always)]

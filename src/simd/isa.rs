@@ -183,15 +183,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// The units of the register are readable, the first at `units`, each `stride_bytes` behind the one before.
     unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> Self::V;
 
-    /// `acc` plus, in any lanes, the products of `count` (8 or 16) pairs of i16.
+    /// In any lanes, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
     ///
     /// # Safety
-    /// `count` i16 are readable at `a` and at `b`.
-    unsafe fn dot_sums(self, acc: Self::V, a: *const i16, b: *const i16, count: usize) -> Self::V;
+    /// `count` i16 are readable at `b`.
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> Self::V;
 
-    /// The scales of `GROUP` (16 or 32) codes each, for the lanes of vector `index` of a row's codes, in the form that
-    /// [`Isa::dot_scaled`] multiplies by.
-    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Self::V;
+    /// The scales of `GROUP` (16 or 32) codes each, less `bias`, for the lanes of vector `index` of a row's codes, in the form
+    /// that [`Isa::dot_scaled`] multiplies by.
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> Self::V;
 
     /// Lane b is the sum of all lanes of register b; only the first `LANES` registers are read.
     fn sum_registers(self, v: &[Self::V; PANEL_ROWS]) -> Self::V;

@@ -226,17 +226,17 @@ impl Isa for Scalar {
         unsafe { self.load(units.add(index / 2 * stride_bytes + index % 2 * 16)) }
     }
     #[inline(always)]
-    unsafe fn dot_sums(self, mut acc: Lanes, a: *const i16, b: *const i16, count: usize) -> Lanes {
-        for i in 0..count {
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> Lanes {
+        let mut sum = 0;
+        for (i, &a) in a[..count].iter().enumerate() {
             // SAFETY: the caller vouches for `count` elements.
-            let (a, b) = unsafe { (a.add(i).read_unaligned(), b.add(i).read_unaligned()) };
-            acc[i % LANES] = acc[i % LANES].wrapping_add(a as i32 * b as i32);
+            sum += (a as i32 - bias as i32) * unsafe { b.add(i).read_unaligned() } as i32;
         }
-        acc
+        [sum, 0, 0, 0]
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[i16; 16], index: usize) -> Lanes {
-        [scales[index * 4 * LANES / GROUP] as i32; LANES]
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> Lanes {
+        [scales[index * 4 * LANES / GROUP] as i32 - bias as i32; LANES]
     }
     #[inline(always)]
     fn sum_registers(self, v: &[Lanes; PANEL_ROWS]) -> Lanes {

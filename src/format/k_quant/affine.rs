@@ -22,7 +22,7 @@ pub(super) struct AffineRule<const GROUPS: usize, P> {
     /// Packs the integer scales and minima.
     pub(super) pack: fn(&[u8; GROUPS], &[u8; GROUPS]) -> P,
     /// Reads them.
-    pub(super) unpack: fn(&P, &mut [i16; 16], &mut [i16; 16]),
+    pub(super) unpack: fn(&P, &mut [u8; 16], &mut [u8; 16]),
 }
 
 /// A superblock whose codes are not packed yet.

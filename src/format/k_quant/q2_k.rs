@@ -77,9 +77,7 @@ impl QuantBlock for Q2K {
 }
 
 #[inline(always)]
-fn unpack_scales_mins(bytes: &[u8; 16], scales: &mut [i16; 16], mins: &mut [i16; 16]) {
-    for ((scale, min), byte) in scales.iter_mut().zip(mins).zip(bytes) {
-        *scale = (byte & 15) as i16;
-        *min = (byte >> 4) as i16;
-    }
+fn unpack_scales_mins(bytes: &[u8; 16], scales: &mut [u8; 16], mins: &mut [u8; 16]) {
+    *scales = swar::low_nibbles(bytes);
+    *mins = swar::high_nibbles(bytes);
 }

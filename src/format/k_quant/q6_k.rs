@@ -55,9 +55,8 @@ impl QuantBlock for Q6K {
                 });
             }
         }
-        for (to, scale) in out.scales.iter_mut().zip(block.scales) {
-            *to = scale as i16 + 128;
-        }
+        // Adding 128 to a byte flips its sign bit.
+        out.scales = swar::map(bytemuck::cast_ref(&block.scales), |scales| scales ^ splat(128));
         out.d = block.d.to_bits() as u32;
     }
 }

@@ -1,12 +1,10 @@
 //! The 12 bytes that hold 16 six-bit numbers: 8 scales and 8 minima (Q4_K, Q5_K) or 16 scales (Q3_K).
 
-/// Widens the bytes of words to the integers of [`BlockCodes`](crate::format::BlockCodes).
+/// The bytes of words, the first `4 · N` of `to`.
 #[inline(always)]
-fn widen<const N: usize>(from: [u32; N], to: &mut [i16; 16]) {
+fn store<const N: usize>(from: [u32; N], to: &mut [u8; 16]) {
     for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(from) {
-        let halves = (word as u64 | (word as u64) << 16) & 0x0000_FFFF_0000_FFFF;
-        let bytes = (halves | halves << 8) & 0x00FF_00FF_00FF_00FF;
-        *to = bytemuck::cast::<u64, [i16; 4]>(bytes.to_le()).map(i16::from_le);
+        *to = word.to_le_bytes();
     }
 }
 
@@ -21,13 +19,13 @@ fn words(bytes: &[u8; 12]) -> [u32; 3] {
 /// Byte `j < 4` holds scale `j` and, in its two top bits, those of scale `j + 4`; byte `j + 4` likewise the minima; byte
 /// `j + 8` the low nibbles of scale `j + 4` and of minimum `j + 4`.
 #[inline(always)]
-pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [i16; 16], mins: &mut [i16; 16]) {
+pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [u8; 16], mins: &mut [u8; 16]) {
     let [scale, min, low] = words(bytes);
     let top = |word: u32| (word >> 2) & 0x3030_3030;
     let scale = [scale & 0x3F3F_3F3F, low & 0x0F0F_0F0F | top(scale)];
     let min = [min & 0x3F3F_3F3F, (low >> 4) & 0x0F0F_0F0F | top(min)];
-    widen(scale, scales);
-    widen(min, mins);
+    store(scale, scales);
+    store(min, mins);
 }
 
 /// The inverse of [`unpack_scales_mins`] for numbers below 64; greater ones spoil others, as they do in ggml.
@@ -44,7 +42,7 @@ pub(super) fn pack_scales_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
 /// Scales of Q3_K: byte `j < 8` holds the low nibbles of scales `j` and `j + 8`, byte `8 + j % 4` the two top bits of scale
 /// `j` at bit `2·(j / 4)`.
 #[inline(always)]
-pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [i16; 16]) {
+pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [u8; 16]) {
     let [a, b, top] = words(bytes);
     let top = |shift: u32| (top >> shift & 0x0303_0303) << 4;
     let scale = [
@@ -53,7 +51,7 @@ pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [i16; 16]) {
         (a >> 4) & 0x0F0F_0F0F | top(4),
         (b >> 4) & 0x0F0F_0F0F | top(6),
     ];
-    widen(scale, scales);
+    store(scale, scales);
 }
 
 /// The inverse of [`unpack_scales`]; numbers are below 64.
@@ -75,12 +73,12 @@ mod tests {
         let numbers: [u8; 16] = core::array::from_fn(|i| (i * 37 % 64) as u8);
         let mut scales = [0; 16];
         unpack_scales(&pack_scales(&numbers), &mut scales);
-        assert_eq!(scales, numbers.map(i16::from));
+        assert_eq!(scales, numbers);
 
         let (first, second) = (*numbers.first_chunk().unwrap(), *numbers.last_chunk().unwrap());
         let (mut scales, mut mins) = ([0; 16], [0; 16]);
         unpack_scales_mins(&pack_scales_mins(&first, &second), &mut scales, &mut mins);
-        assert_eq!(scales[..8], first.map(i16::from));
-        assert_eq!(mins[..8], second.map(i16::from));
+        assert_eq!(scales[..8], first);
+        assert_eq!(mins[..8], second);
     }
 }

@@ -26,7 +26,7 @@ impl<
     #[inline(always)]
     pub(super) unsafe fn terms<I: Isa>(
         isa: I,
-        blocks: &mut [BlockCodes; PANEL_ROWS],
+        blocks: &[BlockCodes; PANEL_ROWS],
         x: &Inputs<'_>,
         range: Range<usize>,
         terms: *mut f32,
@@ -35,13 +35,8 @@ impl<
         let (mut d, mut dmin, mut dx) = ([0u32; PANEL_ROWS], [0u32; PANEL_ROWS], [0.0f32; PANEL_ROWS]);
         let (mut sums, mut mins) = ([isa.splat(0); PANEL_ROWS], [isa.splat(0); PANEL_ROWS]);
         for b in 0..len {
-            let block = &mut blocks[b];
+            let block = &blocks[b];
             let at = range.start + b;
-            if SCALE_BIAS != 0 {
-                for scale in &mut block.scales {
-                    *scale -= SCALE_BIAS as i16;
-                }
-            }
             (d[b], dmin[b]) = (block.d, block.dmin);
             // SAFETY: `at` is a superblock of x; registers of a superblock are inside its 256 codes, on both sides.
             unsafe {
@@ -63,7 +58,7 @@ impl<
                         // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
                         isa.dot_scaled::<4, 1, 1, 1, false>(
                             &mut sum,
-                            [isa.spread_scales::<GROUP>(&block.scales, i)],
+                            [isa.spread_scales::<GROUP>(&block.scales, SCALE_BIAS as i16, i)],
                             #[inline(always)]
                             |_| isa.splat(0),
                             #[inline(always)]
@@ -74,7 +69,7 @@ impl<
                     } else {
                         isa.dot_scaled::<8, 1, 1, 1, false>(
                             &mut sum,
-                            [isa.spread_scales::<GROUP>(&block.scales, i)],
+                            [isa.spread_scales::<GROUP>(&block.scales, SCALE_BIAS as i16, i)],
                             #[inline(always)]
                             |_| isa.splat(0),
                             #[inline(always)]
@@ -89,11 +84,11 @@ impl<
                 let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(at * groups);
                 sums[b] = sum[0][0];
                 if Self::SCALED && bias != 0 {
-                    let scaled = isa.dot_sums(isa.splat(0), block.scales.as_ptr(), group_sums, groups);
+                    let scaled = isa.dot_sums(&block.scales, SCALE_BIAS as i16, group_sums, groups);
                     sums[b] = isa.sub(sums[b], isa.mul(scaled, isa.splat(bias)));
                 }
                 if MIN {
-                    mins[b] = isa.dot_sums(isa.splat(0), block.mins.as_ptr(), group_sums, groups);
+                    mins[b] = isa.dot_sums(&block.mins, 0, group_sums, groups);
                 }
             }
         }
