@@ -5,12 +5,15 @@
 //! minima need. A group with `amax < 1e-36` counts as zero. **A NaN or an infinity makes its group's scale NaN**, and so
 //! every element of that row of y.
 
+mod stretch;
+
 use crate::{
     Error, Executor, Result,
     kernel::{GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns},
-    simd::{FLOAT_ORIGIN, Isa, IsaTask, Level, array_of},
+    simd::{Isa, IsaTask, Level},
 };
 use alloc::{format, vec::Vec};
+use stretch::{STRETCH, Stretch};
 
 /// Which quantized forms of the activations there are: one for each block length that weight formats have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,15 +81,12 @@ struct Quantized {
     d: Vec<f32>,
     neg_sums: Vec<i32>,
     centres: Vec<i32>,
-    sums16: Vec<[i16; 2]>,
-    sums32: Vec<[i16; 2]>,
+    sums16: Vec<i32>,
+    sums32: Vec<i32>,
     d_sums: Vec<f32>,
     starts: Vec<i32>,
     peaks: Vec<Peaks>,
 }
-
-/// The smallest group maximum that is not taken for zero: its reciprocal times 127 is still finite.
-const SMALLEST: f32 = 1e-36;
 
 impl Default for Activations {
     fn default() -> Self {
@@ -220,26 +220,11 @@ struct GroupMut<'a> {
     d: &'a mut [f32],
     neg_sums: &'a mut [i32],
     centres: &'a mut [i32],
-    sums16: &'a mut [[i16; 2]],
-    sums32: &'a mut [[i16; 2]],
+    sums16: &'a mut [i32],
+    sums32: &'a mut [i32],
     d_sums: &'a mut [f32],
     starts: &'a mut [i32],
     peaks: &'a mut [Peaks],
-}
-
-/// Codes that are quantized at a time, whatever the scales' group.
-const STRETCH: usize = 256;
-/// A stretch in sums of four.
-const FOURS: usize = STRETCH / 4;
-
-/// A stretch of one column on its way to its group.
-#[repr(C, align(64))]
-struct Stretch {
-    codes: [i8; STRETCH],
-    /// `Σ codes` of each four.
-    sums: [i32; FOURS],
-    /// `Σ |codes|` of each four.
-    magnitudes: [i32; FOURS],
 }
 
 struct QuantizeGroup<'a, const GROUP: usize> {
@@ -254,142 +239,55 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let mut stretch = Stretch { codes: [0; STRETCH], sums: [0; FOURS], magnitudes: [0; FOURS] };
-        self.group.peaks.fill(Peaks::default());
-        if self.x.len() < self.group.width * self.k {
-            self.group.clear();
-        }
-        // Columns inside: what they write interleaved stays in L1.
+        let mut stretch = Stretch::new();
         for start in (0..self.k).step_by(STRETCH) {
+            let end = self.k.min(start + STRETCH);
             for (column, x) in self.x.chunks_exact(self.k).enumerate() {
-                let x = &x[start..self.k.min(start + STRETCH)];
-                self.group.quantize_stretch::<I, GROUP>(isa, x, column, start / STRETCH, &mut stretch);
+                stretch.quantize::<I, GROUP>(isa, &x[start..end], column);
             }
+            // Columns are the lanes of sums: no more than eight.
+            stretch.sum::<I::Narrow, GROUP>(isa.narrow());
+            self.group.put::<GROUP>(start, &stretch);
         }
     }
 }
 
 impl GroupMut<'_> {
-    /// Makes all columns zero.
-    fn clear(&mut self) {
-        self.codes.fill(0);
-        self.d.fill(0.0);
-        self.neg_sums.fill(0);
-        self.centres.fill(0);
-        self.sums16.fill([0; 2]);
-        self.sums32.fill([0; 2]);
-        self.d_sums.fill(0.0);
-        self.starts.fill(FLOAT_ORIGIN);
-    }
-
-    /// Quantizes stretch `at` of a column: up to 256 values, whole groups.
+    /// Takes over the stretch from `start` of k on.
     #[inline(always)]
-    fn quantize_stretch<I: Isa, const GROUP: usize>(
-        &mut self,
-        isa: I,
-        x: &[f32],
-        column: usize,
-        at: usize,
-        stretch: &mut Stretch,
-    ) {
-        let (width, groups, fours) = (self.width, STRETCH / GROUP, x.len() / 4);
-        let mut padded = [0.0; STRETCH];
-        let x: &[f32; STRETCH] = x.try_into().unwrap_or_else(|_| {
-            padded[..x.len()].copy_from_slice(x);
-            &padded
-        });
-        let mut inverses = [0.0; STRETCH / 32];
-        for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate().take(fours * 4 / GROUP) {
-            (self.d[(at * groups + g) * width + column], inverses[g]) = scale_of(x);
-        }
-        // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
-        let magic = isa.splat_f32(12_582_912.0);
-        for first in (0..STRETCH).step_by(4 * I::LANES) {
-            // SAFETY: 4 · LANES divides STRETCH.
-            unsafe {
-                let codes = isa.pack_bytes(array_of(
-                    #[inline(always)]
-                    |quarter| {
-                        let at = first + quarter * I::LANES;
-                        let inverse = inverses[at / GROUP];
-                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
-                        let integer = isa.float_bits(isa.add_f32(scaled, magic));
-                        // What is not finite would not be zero.
-                        isa.and(integer, isa.splat(if inverse == 0.0 { 0 } else { -1 }))
-                    },
-                ));
-                isa.store(stretch.codes.as_mut_ptr().add(first).cast(), codes);
-                isa.store(stretch.sums.as_mut_ptr().add(first / 4).cast(), isa.sum_fours(codes));
-                if GROUP == 256 {
-                    let magnitudes = isa.sum_fours(isa.abs_i8(codes));
-                    isa.store(stretch.magnitudes.as_mut_ptr().add(first / 4).cast(), magnitudes);
-                }
-            }
-        }
-        let words: &[i32; FOURS] = bytemuck::cast_ref(&stretch.codes);
-        let to = &mut self.codes[at * FOURS * width..];
-        if width == 1 {
-            to[..fours].copy_from_slice(&words[..fours]);
-        } else {
-            for (word, to) in words[..fours].iter().zip(to.chunks_exact_mut(width)) {
-                to[column] = *word;
-            }
-        }
-        if GROUP == 256 {
-            self.sum_superblock(column, at, stretch);
-        } else {
-            for (g, fours) in stretch.sums[..fours].as_chunks::<8>().0.iter().enumerate() {
-                let (sum, to) = (fours.iter().sum::<i32>(), (at * groups + g) * width + column);
-                self.neg_sums[to] = -sum;
-                self.d_sums[to] = self.d[to] * sum as f32;
-                self.starts[to] = FLOAT_ORIGIN - 128 * sum;
-            }
-        }
-    }
-
-    /// The sums of a superblock's codes.
-    #[inline(always)]
-    fn sum_superblock(&mut self, column: usize, at: usize, stretch: &Stretch) {
+    fn put<const GROUP: usize>(&mut self, start: usize, stretch: &Stretch) {
         let width = self.width;
-        let (mut total, mut of_16, mut of_32) = (0, 0, 0);
-        let pairs = stretch.sums.as_chunks::<8>().0.iter().zip(stretch.magnitudes.as_chunks::<8>().0);
-        let mut before = 0;
-        for (p, (sums, magnitudes)) in pairs.enumerate() {
-            let halves = |fours: &[i32; 8]| {
-                let [a, b, c, d, e, f, g, h] = *fours;
-                [a + b + c + d, e + f + g + h]
-            };
-            let ([a, b], [abs_a, abs_b]) = (halves(sums), halves(magnitudes));
-            let pair = (at * 8 + p) * width + column;
-            self.sums16[pair] = [a as i16, b as i16];
-            self.centres[2 * (pair - column) + column] = -32 * a;
-            self.centres[2 * (pair - column) + width + column] = -32 * b;
-            if p % 2 == 1 {
-                self.sums32[(at * 4 + p / 2) * width + column] = [before as i16, (a + b) as i16];
-            }
-            before = a + b;
-            total += a + b;
-            of_16 = of_16.max(abs_a).max(abs_b);
-            // Positive codes sum to (Σ|x| + Σx) / 2, negative ones to (Σ|x| − Σx) / 2.
-            of_32 = of_32.max((abs_a + abs_b + (a + b).abs()) / 2);
+        put(self.codes, width, start / 4, &stretch.codes);
+        put(self.d, width, start / GROUP, &stretch.d[..STRETCH / GROUP]);
+        put(self.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
+        if GROUP == 256 {
+            put(self.centres, width, start / 16, &stretch.centres);
+            put(self.sums16, width, start / 32, &stretch.sums16);
+            put(self.sums32, width, start / 64, &stretch.sums32);
+            self.peaks[start / 256] = stretch.peaks;
+        } else {
+            put(self.d_sums, width, start / 32, &stretch.d_sums);
+            put(self.starts, width, start / 32, &stretch.starts);
         }
-        self.neg_sums[at * width + column] = -total;
-        let peaks = &mut self.peaks[at];
-        *peaks = Peaks { of_16: peaks.of_16.max(of_16 as u16), of_32: peaks.of_32.max(of_32 as u16) };
     }
 }
 
-/// The scale of a group and what its values are multiplied by; NaN and 0 if a value is not finite.
+/// Copies the first `width` entries of each row behind each other, from row `at` of `to` on, as far as that goes.
 #[inline(always)]
-fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
-    // Magnitudes of floats order as integers, NaN above all.
-    let amax = f32::from_bits(x.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7FFF_FFFF)));
-    if !amax.is_finite() {
-        (f32::NAN, 0.0)
-    } else if amax < SMALLEST {
-        (0.0, 0.0)
-    } else {
-        (amax / 127.0, 127.0 / amax)
+fn put<T: Copy>(to: &mut [T], width: usize, at: usize, rows: &[[T; GROUP_COLUMNS]]) {
+    let to = &mut to[at * width..];
+    match width {
+        1 => put_rows::<T, 1>(to, rows),
+        2 => put_rows::<T, 2>(to, rows),
+        4 => put_rows::<T, 4>(to, rows),
+        _ => put_rows::<T, GROUP_COLUMNS>(to, rows),
+    }
+}
+
+#[inline(always)]
+fn put_rows<T: Copy, const W: usize>(to: &mut [T], rows: &[[T; GROUP_COLUMNS]]) {
+    for (to, row) in to.as_chunks_mut::<W>().0.iter_mut().zip(rows) {
+        to.copy_from_slice(&row[..W]);
     }
 }
 
@@ -468,9 +366,11 @@ mod tests {
         }
         let codes: &[i8] = bytemuck::cast_slice(&a.block256.codes[..64]);
         let sum16: Vec<i16> = codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
-        assert_eq!(a.block256.sums16[..8].as_flattened(), sum16);
+        let halves =
+            |pairs: &[i32]| pairs.iter().flat_map(|&pair| [pair as i16, (pair >> 16) as i16]).collect::<Vec<_>>();
+        assert_eq!(halves(&a.block256.sums16), sum16);
         let sum32: Vec<i16> = sum16.chunks(2).map(|pair| pair[0] + pair[1]).collect();
-        assert_eq!(a.block256.sums32[..4].as_flattened(), sum32);
+        assert_eq!(halves(&a.block256.sums32), sum32);
         assert_eq!(a.block256.neg_sums[0], -sum16.iter().map(|&sum| sum as i32).sum::<i32>());
         let centres: Vec<i32> = sum16.iter().map(|&sum| -32 * sum as i32).collect();
         assert_eq!(a.block256.centres[..16], centres);

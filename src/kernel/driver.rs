@@ -85,7 +85,7 @@ pub(super) fn codes_of<F: QuantBlock>(rows: &[F::Block]) -> [BlockCodes; PANEL_R
 }
 
 /// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.
-const PANEL_SCRATCH_BYTES: usize = 20 << 10;
+const PANEL_SCRATCH_BYTES: usize = 40 << 10;
 /// Panels at once, over all instruction sets.
 pub(super) const MAX_PANELS: usize = 2;
 

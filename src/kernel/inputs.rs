@@ -24,10 +24,10 @@ pub(crate) struct Inputs<'a> {
     pub neg_sums: &'a [i32],
     /// `−32 · Σ codes` per 16 (scales per 256 only).
     pub centres: &'a [i32],
-    /// `Σ codes` per 16, two to an entry (scales per 256 only).
-    pub sums16: &'a [[i16; 2]],
-    /// `Σ codes` per 32, two to an entry (scales per 256 only).
-    pub sums32: &'a [[i16; 2]],
+    /// `Σ codes` per 16, two to an entry as i16, the first in the low half (scales per 256 only).
+    pub sums16: &'a [i32],
+    /// `Σ codes` per 32, likewise (scales per 256 only).
+    pub sums32: &'a [i32],
     /// `d · Σ codes` per 32 (scales per 32 only).
     pub d_sums: &'a [f32],
     /// `FLOAT_ORIGIN − 128 · Σ codes` per 32 (scales per 32 only).

@@ -7,7 +7,7 @@
 
 use super::{
     Level,
-    isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+    isa::{Isa, PANEL_ROWS, RegisterTile},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -80,23 +80,26 @@ fn transpose(_: Avx2, r: [__m256i; 8]) -> [__m256i; 8] {
     }
 }
 
-/// [`Isa::interleave_rows`] for both x86 levels: two 8 × 8 transposes.
+/// [`Isa::interleave_eight`].
 ///
 /// # Safety
-/// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
+/// As there.
 #[inline(always)]
-pub(super) unsafe fn interleave_rows(isa: Avx2, rows: *const u8, stride_bytes: usize, out: *mut u8) {
-    for half in 0..2 {
-        // SAFETY: rows and output as the caller vouches; the token proves AVX2.
-        unsafe {
-            let rows = rows.add(half * 8 * stride_bytes);
-            let r = super::array_of(
-                #[inline(always)]
-                |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()),
-            );
-            for (step, v) in transpose(isa, r).into_iter().enumerate() {
-                _mm256_storeu_si256(out.add(step * VECTOR_BYTES + half * 32).cast(), v);
-            }
+pub(super) unsafe fn interleave_eight(
+    isa: Avx2,
+    rows: *const u8,
+    stride_bytes: usize,
+    out: *mut u8,
+    step_bytes: usize,
+) {
+    // SAFETY: rows and output as the caller vouches; the token proves AVX2.
+    unsafe {
+        let r = super::array_of(
+            #[inline(always)]
+            |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()),
+        );
+        for (step, v) in transpose(isa, r).into_iter().enumerate() {
+            _mm256_storeu_si256(out.add(step * step_bytes).cast(), v);
         }
     }
 }
@@ -158,12 +161,17 @@ impl Isa for Avx2 {
     const ONE_BIAS: bool = false;
     const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;
+    type Narrow = Self;
     type V = __m256i;
     type F = __m256;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         vectorize_with!(self, f)
+    }
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> __m256i {
@@ -204,6 +212,11 @@ impl Isa for Avx2 {
     fn add(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_max_epi32(a, b) }
     }
     #[inline(always)]
     fn sub(self, a: __m256i, b: __m256i) -> __m256i {
@@ -425,10 +438,9 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
-        const { assert!(PANEL_ROWS == 16) };
+    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
         // SAFETY: the caller's promise is the same.
-        unsafe { interleave_rows(self, rows, stride_bytes, out) }
+        unsafe { interleave_eight(self, rows, stride_bytes, out, step_bytes) }
     }
 
     #[inline(always)]

@@ -70,12 +70,18 @@ impl Isa for Avx512Vnni {
     const ONE_BIAS: bool = true;
     const SUM_ORIGIN: i32 = FLOAT_ORIGIN;
     const FOLDS_SCALES: bool = true;
+    type Narrow = Avx2;
     type V = __m512i;
     type F = __m512;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         vectorize_with!(self, f)
+    }
+    #[inline(always)]
+    fn narrow(self) -> Avx2 {
+        // SAFETY: this token's list of features holds all of AVX2's.
+        unsafe { Avx2::new_unchecked() }
     }
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> __m512i {
@@ -116,6 +122,11 @@ impl Isa for Avx512Vnni {
     fn add(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_max_epi32(a, b) }
     }
     #[inline(always)]
     fn sub(self, a: __m512i, b: __m512i) -> __m512i {
@@ -315,8 +326,8 @@ impl Isa for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m512i {
-        // SAFETY: AVX-512 implies AVX2; the caller's promise is the same.
-        unsafe { _mm512_zextsi256_si512(Avx2::new_unchecked().dot_sums(a, bias, b, count)) }
+        // SAFETY: the token proves AVX-512F; the caller's promise is the same.
+        unsafe { _mm512_zextsi256_si512(self.narrow().dot_sums(a, bias, b, count)) }
     }
     #[inline(always)]
     fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> __m512i {
@@ -363,9 +374,9 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
-        // SAFETY: AVX-512 implies AVX2 and F16C by this token's own list; the caller vouches for the memory.
-        unsafe { avx2::interleave_rows(Avx2::new_unchecked(), rows, stride_bytes, out) }
+    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { avx2::interleave_eight(self.narrow(), rows, stride_bytes, out, step_bytes) }
     }
 
     #[inline(always)]

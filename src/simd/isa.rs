@@ -47,6 +47,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const SUM_ORIGIN: i32;
     /// Whether products of codes and group scales are better made once, when a panel is expanded, where they fit a byte.
     const FOLDS_SCALES: bool;
+    /// The instruction set itself, or one with eight lanes that this one implies.
+    type Narrow: Isa;
     /// Integer lanes, or bytes.
     type V: Copy;
     /// f32 lanes.
@@ -54,6 +56,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Runs `f` with the instructions enabled.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// The proof that the CPU has [`Isa::Narrow`].
+    fn narrow(self) -> Self::Narrow;
 
     /// Loads `LANES` 32-bit lanes.
     ///
@@ -80,6 +85,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn or(self, a: Self::V, b: Self::V) -> Self::V;
     /// Wrapping i32 addition.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger i32.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// Wrapping i32 subtraction.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     /// Low 32 bits of the i32 product.
@@ -199,11 +206,27 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
     fn sum_eights(self, v: [Self::V; 8]) -> Self::V;
 
+    /// Interleaves 8 rows of 32 bytes, `stride_bytes` apart: for each of 8 steps, `step_bytes` apart, 4 bytes of each row.
+    ///
+    /// # Safety
+    /// 32 bytes at each of the 8 rows are readable, and writable at each step from `out` on.
+    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize);
+
     /// Interleaves 16 rows: for each of 8 steps, the 4 bytes of each row, rows `stride_bytes` apart, 32 bytes each.
     ///
     /// # Safety
     /// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
-    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8);
+    #[inline(always)]
+    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+        const { assert!(PANEL_ROWS == 16) };
+        for half in 0..2 {
+            // SAFETY: half of the rows, and half of each vector; the rest is the caller's promise.
+            unsafe {
+                let rows = rows.add(half * 8 * stride_bytes);
+                self.interleave_eight(rows, stride_bytes, out.add(half * 32), VECTOR_BYTES);
+            }
+        }
+    }
 
     /// Runs `kernel` with `PANELS` panels of rows in registers over all columns of a group of `width` (1, 2, 4 or 8).
     ///

@@ -3,7 +3,7 @@
 use super::array_of;
 use super::{
     Level,
-    isa::{Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES},
+    isa::{Isa, PANEL_ROWS, RegisterTile},
 };
 
 /// The portable instruction set.
@@ -37,12 +37,17 @@ impl Isa for Scalar {
     const ONE_BIAS: bool = false;
     const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;
+    type Narrow = Self;
     type V = Lanes;
     type F = [f32; LANES];
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         f()
+    }
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> Lanes {
@@ -76,6 +81,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn add(self, a: Lanes, b: Lanes) -> Lanes {
         array_of(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Lanes, b: Lanes) -> Lanes {
+        array_of(|i| a[i].max(b[i]))
     }
     #[inline(always)]
     fn sub(self, a: Lanes, b: Lanes) -> Lanes {
@@ -248,13 +257,13 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
         for step in 0..8 {
-            for row in 0..PANEL_ROWS {
-                // SAFETY: the caller vouches for 32 bytes in each row and 512 at `out`.
+            for row in 0..8 {
+                // SAFETY: the caller vouches for 32 bytes in each row and at each step.
                 unsafe {
                     let four = rows.add(row * stride_bytes + step * 4).cast::<i32>().read_unaligned();
-                    out.add(step * VECTOR_BYTES + row * 4).cast::<i32>().write_unaligned(four);
+                    out.add(step * step_bytes + row * 4).cast::<i32>().write_unaligned(four);
                 }
             }
         }

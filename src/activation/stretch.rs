@@ -1,0 +1,231 @@
+//! 256 codes of a group of columns: quantized column by column, then interleaved, and summed with columns in the lanes.
+
+use crate::{
+    kernel::{GROUP_COLUMNS, Peaks},
+    simd::{FLOAT_ORIGIN, Isa, array_of},
+};
+
+/// Codes of a column that are quantized at a time, whatever the scales' group.
+pub(super) const STRETCH: usize = 256;
+/// Codes of which sums are kept, and twice as many.
+const UNIT: usize = 32;
+const UNITS: usize = STRETCH / UNIT;
+/// Entries of four codes in a unit.
+const STEPS: usize = UNIT / 4;
+
+/// Entries of all columns of a full group; where columns are missing, they stay zero.
+type Row<T> = [T; GROUP_COLUMNS];
+
+/// What [`Inputs`](crate::kernel::Inputs) holds of a stretch, for a full group of columns.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Stretch {
+    by_column: Row<[i8; STRETCH]>,
+    pub codes: [Row<i32>; STRETCH / 4],
+    pub d: [Row<f32>; UNITS],
+    pub neg_sums: [Row<i32>; UNITS],
+    pub centres: [Row<i32>; 2 * UNITS],
+    pub sums16: [Row<i32>; UNITS],
+    pub sums32: [Row<i32>; UNITS / 2],
+    pub d_sums: [Row<f32>; UNITS],
+    pub starts: [Row<i32>; UNITS],
+    pub peaks: Peaks,
+}
+
+impl Stretch {
+    /// All zeros.
+    pub fn new() -> Self {
+        Stretch {
+            by_column: [[0; STRETCH]; GROUP_COLUMNS],
+            codes: [[0; GROUP_COLUMNS]; STRETCH / 4],
+            d: [[0.0; GROUP_COLUMNS]; UNITS],
+            neg_sums: [[0; GROUP_COLUMNS]; UNITS],
+            centres: [[0; GROUP_COLUMNS]; 2 * UNITS],
+            sums16: [[0; GROUP_COLUMNS]; UNITS],
+            sums32: [[0; GROUP_COLUMNS]; UNITS / 2],
+            d_sums: [[0.0; GROUP_COLUMNS]; UNITS],
+            starts: [[0; GROUP_COLUMNS]; UNITS],
+            peaks: Peaks::default(),
+        }
+    }
+
+    /// Quantizes up to 256 values of a column, whole groups; codes behind them become zero.
+    #[inline(always)]
+    pub fn quantize<I: Isa, const GROUP: usize>(&mut self, isa: I, x: &[f32], column: usize) {
+        let mut padded = [0.0; STRETCH];
+        let groups = x.len() / GROUP;
+        let x: &[f32; STRETCH] = x.try_into().unwrap_or_else(|_| {
+            padded[..x.len()].copy_from_slice(x);
+            &padded
+        });
+        let mut inverses = [0.0; UNITS];
+        for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate().take(groups) {
+            (self.d[g][column], inverses[g]) = scale_of(x);
+        }
+        // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
+        let magic = isa.bits_f32(isa.splat(FLOAT_ORIGIN));
+        for first in (0..STRETCH).step_by(4 * I::LANES) {
+            // SAFETY: 4 · LANES divides STRETCH.
+            unsafe {
+                let codes = isa.pack_bytes(array_of(
+                    #[inline(always)]
+                    |quarter| {
+                        let at = first + quarter * I::LANES;
+                        let inverse = inverses[at / GROUP];
+                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
+                        let integer = isa.float_bits(isa.add_f32(scaled, magic));
+                        // What is not finite would not be zero.
+                        isa.and(integer, isa.splat(if inverse == 0.0 { 0 } else { -1 }))
+                    },
+                ));
+                isa.store(self.by_column[column].as_mut_ptr().add(first).cast(), codes);
+            }
+        }
+    }
+
+    /// Interleaves the columns' codes and sums them.
+    #[inline(always)]
+    pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I) {
+        const { assert!(GROUP_COLUMNS.is_multiple_of(I::LANES)) };
+        // SAFETY: 8 columns of 32 bytes, and 8 steps of 32 bytes.
+        for unit in 0..UNITS {
+            unsafe {
+                let from = self.by_column.as_ptr().cast::<u8>().add(unit * UNIT);
+                isa.interleave_eight(from, STRETCH, self.codes[unit * STEPS].as_mut_ptr().cast(), 4 * GROUP_COLUMNS);
+            }
+        }
+        self.peaks = Peaks::default();
+        for lanes in (0..GROUP_COLUMNS).step_by(I::LANES) {
+            if GROUP == STRETCH {
+                self.sum_superblock(isa, lanes);
+            } else {
+                self.sum_blocks(isa, lanes);
+            }
+        }
+    }
+
+    /// `Σ f(codes)` over the four entries from `step` on.
+    #[inline(always)]
+    fn sum_16<I: Isa>(&self, isa: I, step: usize, lanes: usize, f: impl Fn(I::V) -> I::V) -> I::V {
+        let mut sum = [[isa.splat(0)]];
+        isa.dot::<1, 4, 1, 1>(
+            &mut sum,
+            #[inline(always)]
+            |_, _| isa.splat(0x0101_0101),
+            #[inline(always)]
+            |s, _| {
+                // SAFETY: a register of columns ends with the row.
+                f(unsafe { isa.load(self.codes[step + s].as_ptr().add(lanes).cast()) })
+            },
+        );
+        sum[0][0]
+    }
+
+    /// The sums of eight blocks of 32.
+    #[inline(always)]
+    fn sum_blocks<I: Isa>(&mut self, isa: I, lanes: usize) {
+        for unit in 0..UNITS {
+            let [a, b] = array_of(
+                #[inline(always)]
+                |half| {
+                    self.sum_16(
+                        isa,
+                        unit * STEPS + 4 * half,
+                        lanes,
+                        #[inline(always)]
+                        |codes| codes,
+                    )
+                },
+            );
+            let sum = isa.add(a, b);
+            // SAFETY: a register of columns ends with the row.
+            unsafe {
+                let d_sum = isa.mul_f32(isa.load_f32(self.d[unit].as_ptr().add(lanes)), isa.to_f32(sum));
+                isa.store_f32(self.d_sums[unit].as_mut_ptr().add(lanes), d_sum);
+                store(isa, &mut self.neg_sums[unit], lanes, isa.sub(isa.splat(0), sum));
+                store(isa, &mut self.starts[unit], lanes, isa.sub(isa.splat(FLOAT_ORIGIN), isa.shl(sum, 7)));
+            }
+        }
+    }
+
+    /// The sums of a superblock.
+    #[inline(always)]
+    fn sum_superblock<I: Isa>(&mut self, isa: I, lanes: usize) {
+        let zero = isa.splat(0);
+        let (mut total, mut before, mut of_16, mut of_32) = (zero, zero, zero, zero);
+        for unit in 0..UNITS {
+            let [(a, abs_a), (b, abs_b)]: [(I::V, I::V); 2] = array_of(
+                #[inline(always)]
+                |half| {
+                    let step = unit * STEPS + 4 * half;
+                    let sum = self.sum_16(
+                        isa,
+                        step,
+                        lanes,
+                        #[inline(always)]
+                        |codes| codes,
+                    );
+                    let magnitude = self.sum_16(
+                        isa,
+                        step,
+                        lanes,
+                        #[inline(always)]
+                        |codes| isa.abs_i8(codes),
+                    );
+                    (sum, magnitude)
+                },
+            );
+            let sum = isa.add(a, b);
+            store(isa, &mut self.sums16[unit], lanes, pair(isa, a, b));
+            for (half, sum) in [a, b].into_iter().enumerate() {
+                store(isa, &mut self.centres[2 * unit + half], lanes, isa.sub(zero, isa.shl(sum, 5)));
+            }
+            if unit % 2 == 1 {
+                store(isa, &mut self.sums32[unit / 2], lanes, pair(isa, before, sum));
+            }
+            before = sum;
+            total = isa.add(total, sum);
+            of_16 = isa.max(of_16, isa.max(abs_a, abs_b));
+            // Positive codes sum to (Σ|x| + Σx) / 2, negative ones to (Σ|x| − Σx) / 2.
+            let magnitude = isa.max(sum, isa.sub(zero, sum));
+            of_32 = isa.max(of_32, isa.shr(isa.add(isa.add(abs_a, abs_b), magnitude), 1));
+        }
+        store(isa, &mut self.neg_sums[0], lanes, isa.sub(zero, total));
+        let (mut columns16, mut columns32) = ([0; GROUP_COLUMNS], [0; GROUP_COLUMNS]);
+        store(isa, &mut columns16, lanes, of_16);
+        store(isa, &mut columns32, lanes, of_32);
+        let largest = |so_far: u16, columns: Row<i32>| columns.into_iter().fold(so_far, |max, sum| max.max(sum as u16));
+        self.peaks.of_16 = largest(self.peaks.of_16, columns16);
+        self.peaks.of_32 = largest(self.peaks.of_32, columns32);
+    }
+}
+
+/// The low halves of the lanes of `a`, those of `b` above them.
+#[inline(always)]
+fn pair<I: Isa>(isa: I, a: I::V, b: I::V) -> I::V {
+    isa.or(isa.and(a, isa.splat(0xFFFF)), isa.shl(b, 16))
+}
+
+/// Stores a register of columns, from column `lanes` on.
+#[inline(always)]
+fn store<I: Isa>(isa: I, row: &mut Row<i32>, lanes: usize, v: I::V) {
+    // SAFETY: a register of columns ends with the row.
+    unsafe { isa.store(row.as_mut_ptr().add(lanes).cast(), v) }
+}
+
+/// The smallest group maximum that is not taken for zero: its reciprocal times 127 is still finite.
+const SMALLEST: f32 = 1e-36;
+
+/// The scale of a group and what its values are multiplied by; NaN and 0 if a value is not finite.
+#[inline(always)]
+fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
+    // Magnitudes of floats order as integers, NaN above all.
+    let amax = f32::from_bits(x.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7FFF_FFFF)));
+    if !amax.is_finite() {
+        (f32::NAN, 0.0)
+    } else if amax < SMALLEST {
+        (0.0, 0.0)
+    } else {
+        (amax / 127.0, 127.0 / amax)
+    }
+}
