@@ -23,14 +23,15 @@ pub(crate) fn vectorize<R>(level: Level, f: impl FnOnce() -> R) -> R {
     level.dispatch(Call(f))
 }
 
+/// 1.5 · 2²³: adding it rounds to an integer that then stands in the low mantissa bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// eˣ, within 2 units in the last place; denormal results included, 0 below −104, ∞ above 88.73.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ is the Taylor polynomial of degree 7 (truncated at 5·10⁻⁹ relative) and 2ⁿ two
 /// factors, so that neither overflows before the product does.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// 1.5 · 2²³: adding it rounds to an integer that then stands in the low mantissa bits.
-    const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts; n · LN2_HIGH is exact for |n| < 2⁹.
     const LN2_HIGH: f32 = 0.693_359_375;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -52,6 +53,25 @@ pub(crate) fn exp(x: f32) -> f32 {
     let half = n >> 1;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
     p * power(half) * power(n.wrapping_sub(half))
+}
+
+/// 2ˣ for x ≤ 0, within 4 units in the last place; 2⁻¹²⁵ for all x below −125.
+///
+/// x = n + f with |f| ≤ ½, and 2ᶠ the Taylor polynomial of degree 6 (truncated at 1.2·10⁻⁷ relative).
+#[inline(always)]
+pub(crate) fn exp2_nonpositive(x: f32) -> f32 {
+    let x = if x < -125.0 { -125.0 } else { x };
+    let rounded = x + ROUND;
+    let f = x - (rounded - ROUND);
+    let mut p = 1.540_353_0e-4;
+    p = p * f + 1.333_355_8e-3;
+    p = p * f + 9.618_129e-3;
+    p = p * f + 5.550_410_9e-2;
+    p = p * f + 2.402_265_1e-1;
+    p = p * f + core::f32::consts::LN_2;
+    p = p * f + 1.0;
+    // The exponent's bits are the low bits of `rounded`; all others are shifted out.
+    p * f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
 /// x · σ(x).
@@ -81,6 +101,27 @@ pub(crate) fn add(y: &mut [f32], x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += x;
     }
+}
+
+/// Adds `scale · x` to `y`.
+#[inline(always)]
+pub(crate) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += scale * x;
+    }
+}
+
+/// An integer for each float, in the same order: a maximum of them may be folded in any order.
+#[inline(always)]
+pub(crate) fn ordered(x: f32) -> i32 {
+    let bits = x.to_bits() as i32;
+    bits ^ ((bits >> 31) & 0x7FFF_FFFF)
+}
+
+/// The float of [`ordered`].
+#[inline(always)]
+pub(crate) fn from_ordered(order: i32) -> f32 {
+    f32::from_bits((order ^ ((order >> 31) & 0x7FFF_FFFF)) as u32)
 }
 
 /// Folds the lanes of a reduction: halves pairwise, 8, 4, 2, 1.
@@ -116,6 +157,18 @@ fn reduce(x: &[f32], start: f32, f: impl Fn(f32) -> f32, op: impl Fn(f32, f32) -
 #[inline(always)]
 pub(crate) fn sum(x: &[f32]) -> f32 {
     reduce(x, 0.0, |v| v, |a, b| a + b)
+}
+
+/// Σ x · y.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane += x * y;
+        }
+    }
+    fold(lanes, |a, b| a + b)
 }
 
 /// The largest element; −∞ for none.
@@ -166,6 +219,19 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!((exp(f32::NEG_INFINITY), exp(f32::INFINITY), exp(89.0)), (0.0, f32::INFINITY, f32::INFINITY));
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp2_is_within_four_ulp() {
+        let mut x = -125.0f32;
+        while x <= 0.0 {
+            let want = f64::from(x).exp2();
+            let ulp = f64::from((want as f32).next_up()) - f64::from(want as f32);
+            assert!((f64::from(exp2_nonpositive(x)) - want).abs() <= 4.0 * ulp, "2^{x}");
+            x += 0.003;
+        }
+        assert_eq!((exp2_nonpositive(0.0), exp2_nonpositive(f32::NEG_INFINITY)), (1.0, 2.0 * f32::MIN_POSITIVE));
+        assert!(exp2_nonpositive(f32::NAN).is_nan());
     }
 
     #[test]
