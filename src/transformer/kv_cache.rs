@@ -15,6 +15,9 @@ pub(crate) const GROUP: usize = 16;
 /// Positions that attention takes in one step; the capacity is a multiple of it.
 pub(crate) const BLOCK: usize = 64;
 
+/// Codes that are made together; divides d.
+const CHUNK: usize = 16;
+
 /// Two codes that an integer dot takes together.
 pub(crate) type Pair = [i16; 2];
 
@@ -48,13 +51,27 @@ pub(crate) struct FixedCache {
     value_scales: Vec<f32>,
 }
 
-/// One head of a [`FixedCache`].
+/// One head of a [`FixedCache`], or a block of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedHead<'a> {
     pub keys: &'a [Pair],
     pub values: &'a [Pair],
     pub key_scales: &'a [f32],
     pub value_scales: &'a [f32],
+}
+
+impl FixedHead<'_> {
+    /// The part of a block.
+    #[inline(always)]
+    pub(crate) fn block(&self, block: usize) -> Self {
+        let pairs = self.keys.len() / self.key_scales.len() * BLOCK;
+        FixedHead {
+            keys: &self.keys[block * pairs..][..pairs],
+            values: &self.values[block * pairs..][..pairs],
+            key_scales: &self.key_scales[block * BLOCK..][..BLOCK],
+            value_scales: &self.value_scales[block * BLOCK..][..BLOCK],
+        }
+    }
 }
 
 /// Keys and values as they are, `[capacity][d]` for each head.
@@ -204,13 +221,20 @@ impl FixedWriter<'_> {
         let (scale, inverse) = codes::scale(key, limit);
         key_scale.fill(scale);
         let lane = position % GROUP;
-        for (pair, lanes) in key.chunks_exact(2).zip(keys.chunks_exact_mut(GROUP)) {
-            lanes[lane] = [codes::code(pair[0], inverse), codes::code(pair[1], inverse)];
+        // Codes are made sixteen at a time, in registers, before they scatter.
+        for (key, lanes) in key.as_chunks().0.iter().zip(keys.chunks_exact_mut(CHUNK / 2 * GROUP)) {
+            let codes = codes::chunk::<CHUNK>(key, inverse);
+            for (pair, lanes) in codes.as_chunks::<2>().0.iter().zip(lanes.chunks_exact_mut(GROUP)) {
+                lanes[lane] = *pair;
+            }
         }
         let (scale, inverse) = codes::scale(value, limit);
         value_scale.fill(scale);
-        for (&value, pair) in value.iter().zip(values) {
-            pair[position % 2] = codes::code(value, inverse);
+        for (value, pairs) in value.as_chunks().0.iter().zip(values.chunks_exact_mut(CHUNK)) {
+            let codes = codes::chunk::<CHUNK>(value, inverse);
+            for (code, pair) in codes.iter().zip(pairs) {
+                pair[position % 2] = *code;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     kv_cache::{KvCache, KvShape},
     math,
     model::Layer,
-    rows::for_each_row,
+    rows::{Chunked, for_each_row},
 };
 use crate::{
     Activations, Error, Executor, Kinds, Level, Result,
@@ -372,7 +372,11 @@ fn activate(
     kinds: Kinds,
     ex: &impl Executor,
 ) -> Result<()> {
-    if model.f32_activations { activations.keep_f32(x, m, k) } else { activations.quantize(x, m, k, kinds, ex) }
+    if model.f32_activations {
+        activations.keep_f32(x, m, k)
+    } else {
+        activations.quantize(x, m, k, kinds, &Chunked(ex))
+    }
 }
 
 impl Buffers {

@@ -16,6 +16,9 @@ use crate::{
 };
 use core::ops::Range;
 
+/// Rows that go through softmax together at most, rounded up to a register.
+const GROUP_ROWS: usize = 8;
+
 /// A tile of attention over a cache of codes.
 pub(super) struct Attend<'a> {
     pub tile: Tile<'a>,
@@ -51,28 +54,38 @@ impl IsaTask for Attend<'_> {
         for row in 0..count {
             self.tile.out_row(row).fill(0.0);
         }
-        for block in self.tile.blocks() {
-            let mut row = 0;
-            while row < count {
-                row += match count - row {
-                    6.. if I::LANES == 16 => self.score::<I, 6, 4>(isa, &head, block, row, &mut rows, &mut weights),
-                    4.. if I::LANES == 16 => self.score::<I, 4, 4>(isa, &head, block, row, &mut rows, &mut weights),
-                    3.. => self.score::<I, 3, 2>(isa, &head, block, row, &mut rows, &mut weights),
-                    _ => self.score::<I, 1, 4>(isa, &head, block, row, &mut rows, &mut weights),
-                };
+        let blocks = self.tile.blocks();
+        // Where few rows share a block, its keys and values come from memory about as fast as they are used.
+        let few = count <= GROUP_ROWS;
+        for block in blocks.clone() {
+            let part = head.block(block);
+            if few {
+                prefetch(isa, part.values);
             }
             let mut row = 0;
             while row < count {
                 row += match count - row {
-                    6.. if I::LANES == 16 => self.weigh::<I, 6, 4>(isa, &head, block, row, &rows, &weights),
-                    4.. if I::LANES == 16 => self.weigh::<I, 4, 4>(isa, &head, block, row, &rows, &weights),
-                    3.. => self.weigh::<I, 3, 2>(isa, &head, block, row, &rows, &weights),
-                    _ => self.weigh::<I, 1, 4>(isa, &head, block, row, &rows, &weights),
+                    6.. if I::LANES == 16 => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    4.. if I::LANES == 16 => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    3.. => self.score::<I, 3, 2>(isa, &part, block, row, &mut rows, &mut weights),
+                    _ => self.score::<I, 1, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                };
+            }
+            if few && block + 1 < blocks.end {
+                prefetch(isa, head.block(block + 1).keys);
+            }
+            let mut row = 0;
+            while row < count {
+                row += match count - row {
+                    6.. if I::LANES == 16 => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
+                    4.. if I::LANES == 16 => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
+                    3.. => self.weigh::<I, 3, 2>(isa, &part, block, row, &rows, &weights),
+                    _ => self.weigh::<I, 1, 4>(isa, &part, block, row, &rows, &weights),
                 };
             }
         }
-        for (row, running) in rows.running[..count].iter().enumerate() {
-            let inverse = 1.0 / math::sum(&running.total);
+        for (row, total) in rows.totals[..count].iter().enumerate() {
+            let inverse = 1.0 / math::sum(total);
             for value in self.tile.out_row(row) {
                 *value *= inverse;
             }
@@ -86,7 +99,7 @@ impl Attend<'_> {
     fn score<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        head: &FixedHead<'_>,
+        part: &FixedHead<'_>,
         block: usize,
         row: usize,
         rows: &mut Rows,
@@ -100,15 +113,14 @@ impl Attend<'_> {
         let mut scores = [Row([0.0; BLOCK]); MR];
         let mut lane = any.start / I::LANES * I::LANES;
         while lane + (NR - 1) * I::LANES < any.end {
-            self.dot_keys::<I, MR, NR>(isa, head, block, lane, &heads, &mut scores);
+            self.dot_keys::<I, MR, NR>(isa, part, lane, &heads, &mut scores);
             lane += NR * I::LANES;
         }
         while lane < any.end {
-            self.dot_keys::<I, MR, 1>(isa, head, block, lane, &heads, &mut scores);
+            self.dot_keys::<I, MR, 1>(isa, part, lane, &heads, &mut scores);
             lane += I::LANES;
         }
-        let value_scales: &[f32; BLOCK] =
-            head.value_scales[block * BLOCK..][..BLOCK].try_into().unwrap_or(&[0.0; BLOCK]);
+        let value_scales: &[f32; BLOCK] = part.value_scales.try_into().unwrap_or(&[0.0; BLOCK]);
         softmax(isa, &mut scores, value_scales, block, row, rows, weights);
         MR
     }
@@ -118,19 +130,19 @@ impl Attend<'_> {
     fn dot_keys<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        head: &FixedHead<'_>,
-        block: usize,
+        part: &FixedHead<'_>,
         lane: usize,
         heads: &[usize; MR],
         scores: &mut [Row<f32>; MR],
     ) {
         let d = self.tile.shape.head_length;
-        let keys = &head.keys[block * BLOCK * d / 2..][..BLOCK * d / 2];
-        let key_scales = &head.key_scales[block * BLOCK..][..BLOCK];
+        let keys = part.keys;
+        let key_scales = part.key_scales;
         let q: [&[i16]; MR] = array_of(
             #[inline(always)]
             |r| &self.q.codes[heads[r] * d..][..d],
         );
+        assert!(keys.len() == BLOCK * d / 2 && key_scales.len() == BLOCK);
         assert!(lane + NR * I::LANES <= BLOCK && lane.is_multiple_of(I::LANES));
         let starts: [*const Pair; NR] = array_of(
             #[inline(always)]
@@ -174,7 +186,7 @@ impl Attend<'_> {
     fn weigh<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        head: &FixedHead<'_>,
+        part: &FixedHead<'_>,
         block: usize,
         row: usize,
         rows: &Rows,
@@ -188,11 +200,11 @@ impl Attend<'_> {
         let d = self.tile.shape.head_length;
         let mut lane = 0;
         while lane + NR * I::LANES <= d {
-            self.dot_values::<I, MR, NR>(isa, head, block, row, lane, pairs.clone(), weights);
+            self.dot_values::<I, MR, NR>(isa, part, row, lane, pairs.clone(), weights);
             lane += NR * I::LANES;
         }
         while lane < d {
-            self.dot_values::<I, MR, 1>(isa, head, block, row, lane, pairs.clone(), weights);
+            self.dot_values::<I, MR, 1>(isa, part, row, lane, pairs.clone(), weights);
             lane += I::LANES;
         }
         MR
@@ -204,16 +216,15 @@ impl Attend<'_> {
     fn dot_values<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        head: &FixedHead<'_>,
-        block: usize,
+        part: &FixedHead<'_>,
         row: usize,
         lane: usize,
         pairs: Range<usize>,
         weights: &Weights,
     ) {
         let d = self.tile.shape.head_length;
-        let values = &head.values[block * BLOCK * d / 2..][..BLOCK * d / 2];
-        assert!(pairs.end <= BLOCK / 2 && lane + NR * I::LANES <= d);
+        let values = part.values;
+        assert!(values.len() == BLOCK * d / 2 && pairs.end <= BLOCK / 2 && lane + NR * I::LANES <= d);
         let codes: [&[i16; BLOCK]; MR] = array_of(
             #[inline(always)]
             |r| &weights.codes[row + r].0,
@@ -250,6 +261,14 @@ impl Attend<'_> {
     }
 }
 
+/// Asks for all cache lines of some keys or values, which are read next.
+#[inline(always)]
+fn prefetch<I: Isa>(isa: I, pairs: &[Pair]) {
+    for line in pairs.chunks(64 / size_of::<Pair>()) {
+        isa.prefetch(line.as_ptr().cast());
+    }
+}
+
 /// Takes a block's scores (in base 2) into the softmax of `MR` rows: leaves the codes of the weights, what sums of them are
 /// multiplied by and what the sums before are multiplied by.
 ///
@@ -273,51 +292,75 @@ fn softmax<I: Isa, const MR: usize>(
         },
     );
     let is_seen = |r: usize, position: usize| (position as u32).wrapping_sub(seen[r].0) < seen[r].1;
-    let mut peaks = [f32::NEG_INFINITY; MR];
+    let mut peaks = [f32::NEG_INFINITY; GROUP_ROWS];
     for r in 0..MR {
-        let mut peak = i32::MIN;
-        for (i, score) in scores[r].0.iter_mut().enumerate() {
-            *score = if is_seen(r, i) { *score } else { f32::NEG_INFINITY };
-            peak = peak.max(math::ordered(*score));
+        if seen[r].1 < BLOCK as u32 {
+            for (i, score) in scores[r].0.iter_mut().enumerate() {
+                *score = if is_seen(r, i) { *score } else { f32::NEG_INFINITY };
+            }
         }
-        peaks[r] = math::from_ordered(peak);
+        peaks[r] = math::from_ordered(scores[r].0.iter().fold(i32::MIN, |max, &score| max.max(math::ordered(score))));
     }
     for r in 0..MR {
         for weight in &mut scores[r].0 {
             *weight = math::exp2_nonpositive(*weight - peaks[r]);
         }
     }
-    let mut factors = [0.0; MR];
+
+    // What each row's block, and what came before it, are multiplied by once the larger of the two peaks is the row's.
+    let (mut factors, mut corrections) = ([0.0; GROUP_ROWS], [0.0; GROUP_ROWS]);
+    let mut before = [f32::NEG_INFINITY; GROUP_ROWS];
+    before[..MR].copy_from_slice(&rows.peaks[row..row + MR]);
+    for r in 0..GROUP_ROWS {
+        let peak = if before[r] < peaks[r] { peaks[r] } else { before[r] };
+        factors[r] = math::exp2_nonpositive(peaks[r] - peak);
+        corrections[r] = math::exp2_nonpositive(before[r] - peak);
+        before[r] = peak;
+    }
+    rows.peaks[row..row + MR].copy_from_slice(&before[..MR]);
+
+    let mut value_peaks = [0.0; GROUP_ROWS];
     for r in 0..MR {
         if seen[r].1 == 0 {
-            weights.corrections[row + r] = 1.0;
+            (factors[r], corrections[r]) = (0.0, 1.0);
+            scores[r].0 = [0.0; BLOCK];
             continue;
         }
-        let running = &mut rows.running[row + r];
-        let correction;
-        (factors[r], correction) = running.rescale(peaks[r]);
-        weights.corrections[row + r] = correction;
         for lane in (0..LANES).step_by(I::LANES) {
             // SAFETY: `lane + LANES` of the set ≤ 16, and a row has four times 16 elements.
             unsafe {
                 let part = |quarter: usize| isa.load_f32(scores[r].0.as_ptr().add(quarter * LANES + lane));
                 let sum = isa.add_f32(isa.add_f32(part(0), part(1)), isa.add_f32(part(2), part(3)));
-                let total = running.total.as_mut_ptr().add(lane);
-                let before = isa.mul_f32(isa.load_f32(total), isa.splat_f32(correction));
+                let total = rows.totals[row + r].as_mut_ptr().add(lane);
+                let before = isa.mul_f32(isa.load_f32(total), isa.splat_f32(corrections[r]));
                 isa.store_f32(total, isa.add_f32(before, isa.mul_f32(sum, isa.splat_f32(factors[r]))));
             }
         }
-    }
-    let mut inverses = [0.0; MR];
-    for r in 0..MR {
-        for (i, weight) in scores[r].0.iter_mut().enumerate() {
-            // The scales of positions that nobody sees may be anything.
-            *weight = if is_seen(r, i) { *weight * value_scales[i] } else { 0.0 };
+        for lane in (0..BLOCK).step_by(I::LANES) {
+            // SAFETY: `lane + LANES` ≤ 64, the length of both.
+            unsafe {
+                let weight = scores[r].0.as_mut_ptr().add(lane);
+                let scale = isa.load_f32(value_scales.as_ptr().add(lane));
+                isa.store_f32(weight, isa.mul_f32(isa.load_f32(weight), scale));
+            }
         }
-        let scale;
-        (scale, inverses[r]) = codes::scale(&scores[r].0, WEIGHT_LIMIT);
-        weights.scales[row + r] = scale * factors[r];
+        if seen[r].1 < BLOCK as u32 {
+            // The scales of positions that nobody sees may be anything.
+            for (i, weight) in scores[r].0.iter_mut().enumerate() {
+                *weight = if is_seen(r, i) { *weight } else { 0.0 };
+            }
+        }
+        value_peaks[r] = codes::peak(&scores[r].0);
     }
+
+    let mut inverses = [0.0; GROUP_ROWS];
+    for r in 0..GROUP_ROWS {
+        let scale;
+        (scale, inverses[r]) = codes::scale_of_peak(value_peaks[r], WEIGHT_LIMIT);
+        factors[r] *= scale;
+    }
+    weights.scales[row..row + MR].copy_from_slice(&factors[..MR]);
+    weights.corrections[row..row + MR].copy_from_slice(&corrections[..MR]);
     for r in 0..MR {
         for (code, &weight) in weights.codes[row + r].0.iter_mut().zip(&scores[r].0) {
             *code = codes::code(weight, inverses[r]);
@@ -331,7 +374,10 @@ struct Rows {
     heads: [usize; TILE_ROWS],
     /// Positions that the row sees.
     visible: [(usize, usize); TILE_ROWS],
-    running: [Running; TILE_ROWS],
+    /// The rows' largest scores so far.
+    peaks: [f32; TILE_ROWS],
+    /// The lanes of the sums of 2^(score − largest).
+    totals: [[f32; LANES]; TILE_ROWS],
 }
 
 impl Rows {
@@ -342,7 +388,7 @@ impl Rows {
             let Range { start, end } = tile.visible(row);
             visible[row] = (start, end);
         }
-        Rows { heads, visible, running: [Running::EMPTY; TILE_ROWS] }
+        Rows { heads, visible, peaks: [f32::NEG_INFINITY; TILE_ROWS], totals: [[0.0; LANES]; TILE_ROWS] }
     }
 
     /// Which of the block's positions a row sees.
@@ -356,25 +402,5 @@ impl Rows {
     fn seen_by_any(&self, row: usize, count: usize, block: usize) -> Range<usize> {
         // Windows move on with the rows.
         seen_in(block, self.visible[row].0..self.visible[row + count - 1].1)
-    }
-}
-
-/// Softmax state of a row: the largest score so far and the lanes of the sum of 2^(score − largest).
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Running {
-    total: [f32; LANES],
-    peak: f32,
-}
-
-impl Running {
-    const EMPTY: Running = Running { total: [0.0; LANES], peak: f32::NEG_INFINITY };
-
-    /// Goes on to the larger of the peak and a block's; what the block's sums and the sums before are multiplied by.
-    #[inline(always)]
-    fn rescale(&mut self, peak: f32) -> (f32, f32) {
-        let before = self.peak;
-        self.peak = if before < peak { peak } else { before };
-        (math::exp2_nonpositive(peak - self.peak), math::exp2_nonpositive(before - self.peak))
     }
 }
