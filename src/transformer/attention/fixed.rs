@@ -67,7 +67,9 @@ impl IsaTask for Attend<'_> {
                 row += match count - row {
                     6.. if I::LANES == 16 => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
                     4.. if I::LANES == 16 => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    3.. if I::LANES == 16 => self.score::<I, 3, 4>(isa, &part, block, row, &mut rows, &mut weights),
                     3.. => self.score::<I, 3, 2>(isa, &part, block, row, &mut rows, &mut weights),
+                    2 => self.score::<I, 2, 4>(isa, &part, block, row, &mut rows, &mut weights),
                     _ => self.score::<I, 1, 4>(isa, &part, block, row, &mut rows, &mut weights),
                 };
             }
@@ -79,7 +81,9 @@ impl IsaTask for Attend<'_> {
                 row += match count - row {
                     6.. if I::LANES == 16 => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
                     4.. if I::LANES == 16 => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
+                    3.. if I::LANES == 16 => self.weigh::<I, 3, 4>(isa, &part, block, row, &rows, &weights),
                     3.. => self.weigh::<I, 3, 2>(isa, &part, block, row, &rows, &weights),
+                    2 => self.weigh::<I, 2, 4>(isa, &part, block, row, &rows, &weights),
                     _ => self.weigh::<I, 1, 4>(isa, &part, block, row, &rows, &weights),
                 };
             }

@@ -70,7 +70,8 @@ pub(crate) fn attend(
     let kv_heads = shape.kv_heads;
     let rows = queries.m * (queries.heads / kv_heads);
     let seen = queries.visible(queries.m.saturating_sub(1)).len();
-    let tile_rows = (rows * kv_heads).div_ceil(2 * ex.threads()).clamp(1, TILE_ROWS);
+    // A head's rows are split among threads only where there are not enough heads: each tile reads all keys and values.
+    let tile_rows = (rows * kv_heads).div_ceil(ex.threads()).clamp(1, TILE_ROWS);
     let tiles = rows.div_ceil(tile_rows);
     let out = SharedMut::new(out);
     let task = |task: usize| {
