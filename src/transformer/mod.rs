@@ -24,7 +24,9 @@
 
 mod attention;
 pub mod chat;
+mod codes;
 mod config;
+mod heads;
 mod kv_cache;
 mod math;
 mod model;

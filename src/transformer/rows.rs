@@ -3,6 +3,21 @@
 use super::math::vectorize;
 use crate::{executor::Executor, kernel::SharedMut, simd::Level};
 
+/// An executor for callers whose tasks are rows: a thread takes many at once, since taking one costs as much as the row.
+pub(crate) struct Chunked<'a, X>(pub &'a X);
+
+impl<X: Executor> Executor for Chunked<'_, X> {
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let chunks = tasks.min(4 * self.0.threads());
+        let size = tasks.div_ceil(chunks.max(1));
+        self.0.run(chunks, &|chunk| (chunk * size..tasks.min((chunk + 1) * size)).for_each(task));
+    }
+}
+
 /// Elements below which a pass is not worth waking other threads.
 const SERIAL_ELEMENTS: usize = 1 << 14;
 

@@ -2,11 +2,12 @@
 
 use super::{
     Gate, Model,
-    attention::{self, Queries},
+    attention::{self, Queries, QueryVectors},
+    heads::{Heads, Projected, QueryCodes},
     kv_cache::{KvCache, KvShape},
     math,
     model::Layer,
-    rows::for_each_row,
+    rows::{Chunked, for_each_row},
 };
 use crate::{
     Activations, Error, Executor, Kinds, Level, Result,
@@ -39,6 +40,9 @@ struct Buffers {
     hidden: Vec<f32>,
     /// Queries, `[m, heads · d]`.
     q: Vec<f32>,
+    /// Queries as codes, `[m, heads · d]`, and the codes' scales, `[m, heads]`.
+    q_codes: Vec<i16>,
+    q_scales: Vec<f32>,
     /// Keys, `[m, kv_heads · d]`.
     k: Vec<f32>,
     /// Values, `[m, kv_heads · d]`.
@@ -91,6 +95,8 @@ impl<'m> Session<'m> {
                 stream: zeros(m, e)?,
                 hidden: zeros(m, e)?,
                 q: zeros(m, queries)?,
+                q_codes: vec![0; m * queries],
+                q_scales: zeros(m, config.head_count)?,
                 k: zeros(m, keys)?,
                 v: zeros(m, keys)?,
                 heads: zeros(m, queries)?,
@@ -262,42 +268,26 @@ impl<X: Executor> Batch<'_, X> {
             Some(local) if config.is_local(index) => local,
             _ => &self.model.rope,
         };
-        let (d, start, scale) = (config.head_length, self.start, config.attention_scale);
-        for_each_row(
-            self.level,
-            m,
-            [(&mut *q, queries), (&mut *k, keys), (&mut *v, keys)],
+        let (level, start) = (self.level, self.start);
+        let codes = QueryCodes { codes: &mut b.q_codes, scales: &mut b.q_scales };
+        Heads { level, config, weights: w, rope, start, m }.finish(
+            Projected { q, k, v },
+            codes,
+            cache.writer(index),
             self.ex,
-            #[inline(always)]
-            |row, [q, k, v]| {
-                for (x, bias) in [(&mut *q, &w.q_bias), (&mut *k, &w.k_bias), (&mut *v, &w.v_bias)] {
-                    if let Some(bias) = bias {
-                        math::add(x, bias);
-                    }
-                }
-                for (x, norm) in [(&mut *q, &w.q_norm), (&mut *k, &w.k_norm)] {
-                    if let Some(norm) = norm {
-                        for head in x.chunks_exact_mut(d) {
-                            math::rms_norm_in_place(head, norm, config.rms_epsilon);
-                        }
-                    }
-                    rope.rotate(x, d, start + row, config.rope_pairs);
-                }
-                for value in q.iter_mut() {
-                    *value *= scale;
-                }
-            },
         );
-        cache.store(index, start, m, k, v, self.ex);
         Ok(())
     }
 
     /// Drops all rows but the last from what is still needed of them: the residual stream and the queries.
     fn keep_last(&mut self, b: &mut Buffers) {
         let config = &self.model.config;
-        for (x, width) in [(&mut b.stream, config.embedding_length), (&mut b.q, config.query_length())] {
-            x.copy_within((self.m - 1) * width..self.m * width, 0);
-        }
+        let last = |width: usize| (self.m - 1) * width..self.m * width;
+        let (e, queries, heads) = (config.embedding_length, config.query_length(), config.head_count);
+        b.stream.copy_within(last(e), 0);
+        b.q.copy_within(last(queries), 0);
+        b.q_codes.copy_within(last(queries), 0);
+        b.q_scales.copy_within(last(heads), 0);
         self.start += self.m - 1;
         self.m = 1;
     }
@@ -308,7 +298,8 @@ impl<X: Executor> Batch<'_, X> {
         let (e, queries) = (config.embedding_length, config.query_length());
         let window = config.sliding_window.filter(|_| config.is_local(index));
         let what = Queries { layer: index, start: self.start, m, heads: config.head_count, window };
-        let (q, heads) = (&b.q[..m * queries], &mut b.heads[..m * queries]);
+        let q = QueryVectors { exact: &b.q, codes: &b.q_codes, scales: &b.q_scales };
+        let heads = &mut b.heads[..m * queries];
         attention::attend(self.level, cache, what, q, heads, self.ex);
         activate(&mut b.activations, self.model, heads, m, queries, w.output.kinds(), self.ex)?;
         dispatch_matmul(&w.output, &b.activations, &mut b.hidden[..m * e], self.ex)?;
@@ -381,7 +372,11 @@ fn activate(
     kinds: Kinds,
     ex: &impl Executor,
 ) -> Result<()> {
-    if model.f32_activations { activations.keep_f32(x, m, k) } else { activations.quantize(x, m, k, kinds, ex) }
+    if model.f32_activations {
+        activations.keep_f32(x, m, k)
+    } else {
+        activations.quantize(x, m, k, kinds, &Chunked(ex))
+    }
 }
 
 impl Buffers {
