@@ -32,6 +32,7 @@
 //! | [`simd`] | [`Level`]: instruction sets, detected at run time or forced |
 //! | [`kernel`] | tile classes; the drivers and microkernels behind them |
 //! | [`weight`] | [`WeightFormat`] and [`dispatch_matmul`] |
+//! | [`memory`] | [`Arena`]: where packed weights live; your allocator, or huge pages |
 //! | [`executor`] | [`Executor`]: your threads, or the built-in pool |
 //! | [`gguf`] | reading and writing GGUF files; [`load_weight_optimal`] makes weights of their tensors |
 //! | `transformer` | whole models (feature `model`) |
@@ -69,7 +70,8 @@ pub mod gguf;
 pub mod kernel;
 mod linear;
 mod load;
-mod packed;
+pub mod memory;
+mod pack;
 pub mod simd;
 #[cfg(feature = "model")]
 #[cfg_attr(docsrs, doc(cfg(feature = "model")))]
@@ -81,7 +83,8 @@ pub use error::{Error, Result};
 pub use executor::{Executor, Serial};
 pub use format::QuantBlock;
 pub use linear::Linear;
-pub use load::{Storage, load_weight_optimal};
+pub use load::{Storage, load_weight_optimal, load_weight_optimal_in};
+pub use memory::Arena;
 pub use simd::Level;
 pub use weight::{WeightFormat, dispatch_matmul, dispatch_matmul_fused};
 

@@ -4,8 +4,9 @@ use crate::{
     Activations, Error, Executor, Level, QuantBlock, Result,
     bytes::WeightBytes,
     format,
-    kernel::{Job, Operand, Output, SharedMut, Tile, Weights, panels_of},
-    packed::PackedBytes,
+    kernel::{Job, Operand, Output, Tile, Weights, panels_of},
+    memory::{PackedBytes, PackedMemory, Separate},
+    pack::pack,
     simd::PANEL_ROWS,
 };
 use alloc::{format, string::String};
@@ -85,37 +86,30 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
     }
 
     /// Re-lays the codes for SIMD and drops the source: the result holds as many bytes as the source did, up to a last
-    /// panel of 16 rows. A packed matrix stays as it is.
+    /// panel of 16 rows. It lies in memory of its own; [`Linear::pack_in`] packs many matrices into one run of memory. A
+    /// packed matrix stays as it is.
     ///
     /// # Errors
-    /// [`Error::Overflow`] if the packed size is not representable.
+    /// [`Error::Overflow`] if the packed size is not representable, [`Error::OutOfMemory`] if there is no memory for it.
     pub fn pack(self, executor: &impl Executor) -> Result<Linear<'static, F>> {
+        self.pack_in(&mut Separate, executor)
+    }
+
+    /// [`Linear::pack`] into `memory`: an [`Arena`](crate::Arena), or an embedder's own allocator. A source that can be
+    /// read again ([`SharedBytes`](crate::bytes::SharedBytes)) is released as it is packed.
+    ///
+    /// # Errors
+    /// Those of [`Linear::pack`]; what `memory` returns; [`Error::Shape`] if it gives fewer bytes than it was asked for.
+    pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<Linear<'static, F>> {
         let Linear { n, k, level, storage, .. } = self;
-        let native = match storage {
-            Storage::Packed(packed) => {
-                return Ok(Linear { n, k, level, storage: Storage::Packed(packed), format: PhantomData });
+        let packed = match storage {
+            Storage::Packed(packed) => packed,
+            Storage::Native(native) => {
+                let panel_bytes = (k / F::BLOCK).checked_mul(F::Tile::TILE_BYTES);
+                let total = panel_bytes.and_then(|bytes| bytes.checked_mul(panels_of(n)));
+                pack::<F>(&native, n, k, total.ok_or_else(|| overflow::<F>(n, k))?, memory, executor)?
             }
-            Storage::Native(native) => native,
         };
-        let (blocks, tile_bytes) = (k / F::BLOCK, F::Tile::TILE_BYTES);
-        let panel_bytes = blocks * tile_bytes;
-        let total = panels_of(n).checked_mul(panel_bytes).ok_or_else(|| overflow::<F>(n, k))?;
-        let all: &[F::Block] = bytemuck::cast_slice(native.as_slice());
-        let packed = PackedBytes::new(total, |out| {
-            let out = SharedMut::new(out);
-            executor.run(panels_of(n), &|panel| {
-                // SAFETY: each panel's bytes belong to one task.
-                let tiles = unsafe { out.slice(panel * panel_bytes, panel_bytes) };
-                let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
-                for (block, tile) in tiles.chunks_exact_mut(tile_bytes).enumerate() {
-                    let mut column = [<F::Block as bytemuck::Zeroable>::zeroed(); PANEL_ROWS];
-                    for (row, slot) in rows.clone().zip(&mut column) {
-                        *slot = all[row * blocks + block];
-                    }
-                    F::Tile::pack::<F>(&column[..rows.len()], tile);
-                }
-            });
-        });
         Ok(Linear { n, k, level, storage: Storage::Packed(packed), format: PhantomData })
     }
 

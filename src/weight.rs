@@ -2,7 +2,7 @@
 
 use crate::{
     Activations, Error, Executor, Kinds, Level, Linear, QuantBlock, Result, bytes::WeightBytes, for_each_format,
-    format::*, linear::Plan,
+    format::*, linear::Plan, memory::PackedMemory,
 };
 use alloc::{format, string::String};
 use core::ops::Range;
@@ -96,6 +96,14 @@ impl<'a> WeightFormat<'a> {
     /// Those of [`Linear::pack`].
     pub fn pack(self, executor: &impl Executor) -> Result<WeightFormat<'static>> {
         Ok(map_each!(self, linear => linear.pack(executor)?))
+    }
+
+    /// [`Linear::pack_in`].
+    ///
+    /// # Errors
+    /// Those of [`Linear::pack_in`].
+    pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<WeightFormat<'static>> {
+        Ok(map_each!(self, linear => linear.pack_in(memory, executor)?))
     }
 
     /// [`Linear::with_level`].
