@@ -5,9 +5,9 @@ use crate::{
     bytes::WeightBytes,
     kernel::{SharedMut, Tile, panels_of},
     memory::{PackedBytes, PackedMemory},
-    simd::PANEL_ROWS,
+    simd::{Isa, IsaTask, Level, PANEL_ROWS},
 };
-use bytemuck::Zeroable;
+use core::{marker::PhantomData, ops::Range};
 
 /// Bytes of the source that are packed before they are released: few enough not to show in the peak of memory, enough to
 /// make entering the executor cheap.
@@ -22,7 +22,7 @@ pub(crate) fn pack<F: QuantBlock>(
     memory: &mut impl PackedMemory,
     executor: &impl Executor,
 ) -> Result<PackedBytes> {
-    let mut region = memory.allocate(total)?;
+    let (mut region, level) = (memory.allocate(total)?, Level::best());
     let (panels, panel_bytes) = (panels_of(n), k / F::BLOCK * F::Tile::TILE_BYTES);
     let row_bytes = k / F::BLOCK * size_of::<F::Block>();
     let step = (RELEASE_BYTES / (row_bytes * PANEL_ROWS).max(1)).max(1);
@@ -34,7 +34,8 @@ pub(crate) fn pack<F: QuantBlock>(
                 let panel = first + task;
                 // SAFETY: each panel's bytes belong to one task.
                 let tiles = unsafe { out.slice(panel * panel_bytes, panel_bytes) };
-                pack_panel::<F>(native.as_slice(), panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS), k, tiles);
+                let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
+                level.dispatch(Panel::<F> { native: native.as_slice(), rows, k, tiles, format: PhantomData });
             });
             native.release(first * PANEL_ROWS * row_bytes..n.min((first + some) * PANEL_ROWS) * row_bytes);
         }
@@ -42,16 +43,27 @@ pub(crate) fn pack<F: QuantBlock>(
     region.freeze(total)
 }
 
-fn pack_panel<F: QuantBlock>(native: &[u8], rows: core::ops::Range<usize>, k: usize, tiles: &mut [u8]) {
-    let blocks = k / F::BLOCK;
-    let all: &[F::Block] = bytemuck::cast_slice(native);
-    for (block, tile) in tiles.chunks_exact_mut(F::Tile::TILE_BYTES).enumerate() {
-        let mut column = [F::Block::zeroed(); PANEL_ROWS];
-        for (row, slot) in rows.clone().zip(&mut column) {
-            *slot = all[row * blocks + block];
+/// One panel, packed by the instructions of this CPU's fastest level.
+struct Panel<'a, F> {
+    native: &'a [u8],
+    rows: Range<usize>,
+    k: usize,
+    tiles: &'a mut [u8],
+    format: PhantomData<F>,
+}
+
+impl<F: QuantBlock> IsaTask for Panel<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let blocks = self.k / F::BLOCK;
+        let all: &[F::Block] = bytemuck::cast_slice(self.native);
+        let mut rows = [&all[..0]; PANEL_ROWS];
+        let count = self.rows.len();
+        for (row, slot) in self.rows.zip(&mut rows) {
+            *slot = &all[row * blocks..][..blocks];
         }
-        // A region may hold anything.
-        tile.fill(0);
-        F::Tile::pack::<F>(&column[..rows.len()], tile);
+        F::Tile::pack::<F, I>(isa, &rows[..count], self.tiles);
     }
 }

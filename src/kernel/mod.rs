@@ -15,6 +15,7 @@ mod float;
 mod inputs;
 mod native;
 mod output;
+mod pack;
 mod planes;
 mod shared;
 mod superblock;
