@@ -7,6 +7,7 @@ use crate::{
     kernel::{Job, Operand, Output, Tile, Weights, panels_of},
     memory::{PackedBytes, PackedMemory, Separate},
     pack::pack,
+    plan::Plan,
     simd::PANEL_ROWS,
 };
 use alloc::{format, string::String};
@@ -40,9 +41,6 @@ enum Storage<'a> {
     Native(WeightBytes<'a>),
     Packed(PackedBytes),
 }
-
-/// Weights of decode below which another task costs more than it saves.
-const TASK_WEIGHTS: usize = 1 << 15;
 
 impl<'a, F: QuantBlock> Linear<'a, F> {
     const CHECK: () = {
@@ -191,7 +189,7 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         &'j self,
         rows: Range<usize>,
         x: &'j Activations,
-        y: &'j mut [f32],
+        y: &mut [f32],
         threads: usize,
     ) -> Result<Plan<'j>> {
         let (m, n, k) = (x.m(), rows.len(), self.k);
@@ -211,19 +209,27 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         if y.len() != expected {
             return Err(shape("y", expected, y.len()));
         }
-        let operand = if x.is_f32() || F::Tile::KINDS == crate::Kinds::F32 {
-            Operand::F32 { values: x.values(F::NAME)?, m }
+        let y = Output { y: y.as_mut_ptr(), stride: n };
+        Ok(self.plan_of(rows, self.operand(x)?, y, threads))
+    }
+
+    /// What of `x` the kernels read, if it is there.
+    pub(crate) fn operand<'x>(&self, x: &'x Activations) -> Result<Operand<'x>> {
+        Ok(if x.is_f32() || F::Tile::KINDS == crate::Kinds::F32 {
+            Operand::F32 { values: x.values(F::NAME)?, m: x.m() }
         } else {
             Operand::Quantized(x.inputs(F::NAME, F::Tile::KINDS)?)
-        };
+        })
+    }
+
+    /// A matmul of which the caller has checked the shapes and the kind of `x`, cut into tasks.
+    pub(crate) fn plan_of<'j>(&'j self, rows: Range<usize>, x: Operand<'j>, y: Output, threads: usize) -> Plan<'j> {
         let weights = match &self.storage {
             Storage::Native(bytes) => Weights::Native(bytes.as_slice()),
             Storage::Packed(packed) => Weights::Packed(packed.as_slice()),
         };
-        let rows = (rows.start, rows.end);
-        let output = Output { y: y.as_mut_ptr(), stride: n };
-        let job = Job { level: self.level, weights, rows, k, x: operand, y: output };
-        Ok(Plan::new(job, F::Tile::multiply::<F>, threads))
+        let job = Job { level: self.level, weights, rows: (rows.start, rows.end), k: self.k, x, y };
+        Plan::new(job, F::Tile::multiply::<F>, threads)
     }
 
     /// Row `row` of W, dequantized bit for bit as ggml does (an embedding look-up).
@@ -262,30 +268,4 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
 
 fn overflow<F: QuantBlock>(n: usize, k: usize) -> Error {
     Error::Overflow { what: format!("{} of [{n}, {k}]", F::NAME) }
-}
-
-/// A checked matmul, cut into tasks of whole panels. It holds y by a raw pointer: the borrow is the caller's to keep.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan<'j> {
-    job: Job<'j>,
-    multiply: fn(&Job<'_>, Range<usize>),
-    panels: usize,
-    /// How many calls of [`Plan::run`] there are.
-    pub tasks: usize,
-}
-
-impl<'j> Plan<'j> {
-    fn new(job: Job<'j>, multiply: fn(&Job<'_>, Range<usize>), threads: usize) -> Self {
-        let panels = if job.m() == 0 { 0 } else { job.panels() };
-        let work = panels.saturating_mul(PANEL_ROWS * job.m()).saturating_mul(job.k.max(1));
-        // A few tasks for each thread even out their speed; each still reads one long stream.
-        let tasks = if threads == 1 { 1 } else { (work / TASK_WEIGHTS).clamp(1, threads * 8) };
-        Plan { job, multiply, panels, tasks: tasks.min(panels) }
-    }
-
-    /// Multiplies the panels of one task. Each task is to be run once, before y is read.
-    pub fn run(&self, task: usize) {
-        let cut = |task: usize| (task as u128 * self.panels as u128 / self.tasks as u128) as usize;
-        (self.multiply)(&self.job, cut(task)..cut(task + 1));
-    }
 }
