@@ -139,6 +139,9 @@ fn wrong_epilogues(id: u32) {
     assert!(dispatch_matmul_fused(&mut [], &x, &Serial).is_ok());
 }
 
+/// Rows, experts of each row, and which expert a place has.
+type Route<'a> = (usize, usize, &'a dyn Fn(usize) -> u32);
+
 fn experts(id: u32) {
     let (n, k, count) = (35, 512, 5);
     let executors = executors();
@@ -146,8 +149,8 @@ fn experts(id: u32) {
     let all: Vec<_> = (0..count).map(|e| forms(id, 10 + e, n, k)).collect();
     for form in 0..all[0].len() {
         let experts: Vec<&WeightFormat<'_>> = all.iter().map(|forms| &forms[form]).collect();
-        // Rows, experts of each row, and which: all to one; empty ones; one twice; any.
-        let routes: [(usize, usize, &dyn Fn(usize) -> u32); 7] = [
+        // Of one row; all to one; empty ones; one twice; any.
+        let routes: [Route<'_>; 7] = [
             (1, 1, &|_| 3),
             (1, 3, &|place| place as u32),
             (1, 2, &|_| 4),
