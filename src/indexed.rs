@@ -87,7 +87,7 @@ pub fn dispatch_matmul_indexed<'w, W: Borrow<WeightFormat<'w>> + Sync>(
     }
     let call = Call { experts, x, n, per_row: ids.len() / x.m(), threads: executor.threads() };
     buffers.sort(ids, experts.len());
-    let tasks = call.share(buffers)?;
+    let tasks = call.share(buffers);
     call.gather(buffers, executor)?;
     let IndexedBuffers { order, shares, block32, block256, values, y: sorted, .. } = buffers;
     sorted.resize(ids.len() * n, 0.0);
@@ -183,6 +183,7 @@ enum Source<'a> {
 }
 
 impl<'w, W: Borrow<WeightFormat<'w>> + Sync> Call<'_, W> {
+    /// What the rows of a share are gathered from.
     fn source(&self, share: &Share) -> Result<Source<'_>> {
         let weight = self.experts[share.expert].borrow();
         let whole = weight.operand(self.x)?;
@@ -194,7 +195,7 @@ impl<'w, W: Borrow<WeightFormat<'w>> + Sync> Call<'_, W> {
     }
 
     /// Fills `shares`; returns the number of tasks.
-    fn share(&self, buffers: &mut IndexedBuffers) -> Result<usize> {
+    fn share(&self, buffers: &mut IndexedBuffers) -> usize {
         let IndexedBuffers { ends, shares, .. } = buffers;
         shares.clear();
         let (mut start, mut selection, mut tasks) = (0, Selection::default(), 0);
@@ -208,7 +209,7 @@ impl<'w, W: Borrow<WeightFormat<'w>> + Sync> Call<'_, W> {
             shares.push(Share { expert, start, selection, tasks_end: tasks });
             start = end;
         }
-        Ok(tasks)
+        tasks
     }
 
     /// Gathers the rows of x in the forms that the experts with rows read.
