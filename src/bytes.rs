@@ -1,11 +1,26 @@
 //! Where a weight matrix's bytes live: borrowed, or shared with their owner (a file's mapping, a `Vec`).
 
 use crate::{Error, Result};
-use alloc::{format, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, format, sync::Arc, vec::Vec};
 use core::ops::Range;
 
-/// An owner of bytes that several weights keep alive: a memory map, a `Vec<u8>`.
-pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// What can own the bytes of weights: a memory map, a `Vec<u8>`, or a type of your own.
+///
+/// `as_ref` always gives the same bytes.
+pub trait BytesOwner: AsRef<[u8]> + Send + Sync {
+    /// The bytes of `range` have been copied and will hardly be read again: an owner that can read them anew, such as
+    /// [`gguf::Mmap`](crate::gguf), may let go of the memory that they take. By default nothing is done.
+    fn release(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
+
+impl BytesOwner for Vec<u8> {}
+impl BytesOwner for Box<[u8]> {}
+impl BytesOwner for &'static [u8] {}
+
+/// An owner of bytes that several weights keep alive.
+pub type SharedBytes = Arc<dyn BytesOwner>;
 
 /// Bytes of weights, never copied: a borrowed slice or a range of a shared owner.
 #[derive(Clone)]
@@ -28,6 +43,13 @@ impl<'a> WeightBytes<'a> {
         match self {
             WeightBytes::Borrowed(bytes) => bytes,
             WeightBytes::Shared(owner, range) => (**owner).as_ref().get(range.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Tells a shared owner that the bytes of `range` have been copied.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        if let WeightBytes::Shared(owner, all) = self {
+            owner.release(all.start + range.start..all.start + range.end);
         }
     }
 

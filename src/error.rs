@@ -29,6 +29,11 @@ pub enum Error {
         /// What was computed.
         what: String,
     },
+    /// The system has no memory for packed weights.
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: usize,
+    },
     /// The activations were quantized in another way than this format's kernels read them.
     ActivationKind {
         /// The format's name as GGUF spells it.
@@ -89,6 +94,7 @@ impl core::fmt::Display for Error {
                 )
             }
             Error::Overflow { what } => write!(f, "{what} does not fit into the address space"),
+            Error::OutOfMemory { bytes } => write!(f, "no memory for {bytes} bytes of packed weights"),
             Error::ActivationKind { format, expected, found } => {
                 write!(
                     f,

@@ -5,7 +5,7 @@
 //! that decide it at run time. Weights stay in their blocks: borrowed, shared with a memory map, or packed for SIMD.
 //!
 //! ```
-//! use quantblock::{Activations, Serial, WeightFormat, dispatch_matmul, dispatch_matmul_fused};
+//! use quantblock::{Activations, Serial, WeightFormat, dispatch_matmul, dispatch_matmul_fused, fused::Matmul};
 //!
 //! // W [n, k] as a GGUF file holds it (12 is Q4_K), x [m, k], y [m, n].
 //! let (m, n, k) = (3, 32, 256);
@@ -18,7 +18,7 @@
 //! x.quantize(&vec![0.5; m * k], m, k, gate.kinds() | up.kinds(), &Serial)?;
 //! let (mut g, mut u) = (vec![0.0; m * n], vec![0.0; m * n]);
 //! dispatch_matmul(&gate, &x, &mut g, &Serial)?;
-//! dispatch_matmul_fused(&mut [(&gate, &mut g), (&up, &mut u)], &x, &Serial)?;
+//! dispatch_matmul_fused(&mut [Matmul::new(&gate, &mut g), Matmul::new(&up, &mut u)], &x, &Serial)?;
 //! assert!((g[0] - u[0]).abs() < 0.05 * u[0]);
 //! # Ok::<(), quantblock::Error>(())
 //! ```
@@ -32,6 +32,9 @@
 //! | [`simd`] | [`Level`]: instruction sets, detected at run time or forced |
 //! | [`kernel`] | tile classes; the drivers and microkernels behind them |
 //! | [`weight`] | [`WeightFormat`] and [`dispatch_matmul`] |
+//! | [`fused`] | [`dispatch_matmul_fused`]: several products in one dispatch, with biases, gates and residuals |
+//! | [`indexed`] | [`dispatch_matmul_indexed`]: mixtures of experts |
+//! | [`memory`] | [`Arena`]: where packed weights live; your allocator, or huge pages |
 //! | [`executor`] | [`Executor`]: your threads, or the built-in pool |
 //! | [`gguf`] | reading and writing GGUF files; [`load_weight_optimal`] makes weights of their tensors |
 //! | `transformer` | whole models (feature `model`) |
@@ -46,7 +49,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `std` | yes | `executor::ThreadPool`, reading files, run-time detection in every dependency |
+//! | `std` | yes | `executor::ThreadPool`, reading files, huge pages (Linux), run-time detection in every dependency |
 //! | `mmap` | | `gguf::Mmap` |
 //! | `rayon` | | `executor::Rayon` |
 //! | `model` | | the module `transformer`; implies `mmap` |
@@ -65,11 +68,16 @@ pub mod bytes;
 pub mod error;
 pub mod executor;
 pub mod format;
+pub mod fused;
 pub mod gguf;
+pub mod indexed;
 pub mod kernel;
 mod linear;
 mod load;
-mod packed;
+pub mod memory;
+mod nonlinear;
+mod pack;
+mod plan;
 pub mod simd;
 #[cfg(feature = "model")]
 #[cfg_attr(docsrs, doc(cfg(feature = "model")))]
@@ -80,10 +88,13 @@ pub use activation::{Activations, Kinds};
 pub use error::{Error, Result};
 pub use executor::{Executor, Serial};
 pub use format::QuantBlock;
+pub use fused::dispatch_matmul_fused;
+pub use indexed::dispatch_matmul_indexed;
 pub use linear::Linear;
-pub use load::{Storage, load_weight_optimal};
+pub use load::{Storage, load_weight_optimal, load_weight_optimal_in};
+pub use memory::Arena;
 pub use simd::Level;
-pub use weight::{WeightFormat, dispatch_matmul, dispatch_matmul_fused};
+pub use weight::{WeightFormat, dispatch_matmul};
 
 /// The README's examples, as tests.
 #[cfg(doctest)]

@@ -4,8 +4,10 @@ use crate::{
     Activations, Error, Executor, Level, QuantBlock, Result,
     bytes::WeightBytes,
     format,
-    kernel::{Job, Operand, Output, SharedMut, Tile, Weights, panels_of},
-    packed::PackedBytes,
+    kernel::{Job, Operand, Output, Tile, Weights, panels_of},
+    memory::{PackedBytes, PackedMemory, Separate},
+    pack::pack,
+    plan::Plan,
     simd::PANEL_ROWS,
 };
 use alloc::{format, string::String};
@@ -39,9 +41,6 @@ enum Storage<'a> {
     Native(WeightBytes<'a>),
     Packed(PackedBytes),
 }
-
-/// Weights of decode below which another task costs more than it saves.
-const TASK_WEIGHTS: usize = 1 << 15;
 
 impl<'a, F: QuantBlock> Linear<'a, F> {
     const CHECK: () = {
@@ -85,37 +84,30 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
     }
 
     /// Re-lays the codes for SIMD and drops the source: the result holds as many bytes as the source did, up to a last
-    /// panel of 16 rows. A packed matrix stays as it is.
+    /// panel of 16 rows. It lies in memory of its own; [`Linear::pack_in`] packs many matrices into one run of memory. A
+    /// packed matrix stays as it is.
     ///
     /// # Errors
-    /// [`Error::Overflow`] if the packed size is not representable.
+    /// [`Error::Overflow`] if the packed size is not representable, [`Error::OutOfMemory`] if there is no memory for it.
     pub fn pack(self, executor: &impl Executor) -> Result<Linear<'static, F>> {
+        self.pack_in(&mut Separate, executor)
+    }
+
+    /// [`Linear::pack`] into `memory`: an [`Arena`](crate::Arena), or an embedder's own allocator. A source that can be
+    /// read again ([`SharedBytes`](crate::bytes::SharedBytes)) is released as it is packed.
+    ///
+    /// # Errors
+    /// Those of [`Linear::pack`]; what `memory` returns; [`Error::Shape`] if it gives fewer bytes than it was asked for.
+    pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<Linear<'static, F>> {
         let Linear { n, k, level, storage, .. } = self;
-        let native = match storage {
-            Storage::Packed(packed) => {
-                return Ok(Linear { n, k, level, storage: Storage::Packed(packed), format: PhantomData });
+        let packed = match storage {
+            Storage::Packed(packed) => packed,
+            Storage::Native(native) => {
+                let panel_bytes = (k / F::BLOCK).checked_mul(F::Tile::TILE_BYTES);
+                let total = panel_bytes.and_then(|bytes| bytes.checked_mul(panels_of(n)));
+                pack::<F>(&native, n, k, total.ok_or_else(|| overflow::<F>(n, k))?, memory, executor)?
             }
-            Storage::Native(native) => native,
         };
-        let (blocks, tile_bytes) = (k / F::BLOCK, F::Tile::TILE_BYTES);
-        let panel_bytes = blocks * tile_bytes;
-        let total = panels_of(n).checked_mul(panel_bytes).ok_or_else(|| overflow::<F>(n, k))?;
-        let all: &[F::Block] = bytemuck::cast_slice(native.as_slice());
-        let packed = PackedBytes::new(total, |out| {
-            let out = SharedMut::new(out);
-            executor.run(panels_of(n), &|panel| {
-                // SAFETY: each panel's bytes belong to one task.
-                let tiles = unsafe { out.slice(panel * panel_bytes, panel_bytes) };
-                let rows = panel * PANEL_ROWS..n.min((panel + 1) * PANEL_ROWS);
-                for (block, tile) in tiles.chunks_exact_mut(tile_bytes).enumerate() {
-                    let mut column = [<F::Block as bytemuck::Zeroable>::zeroed(); PANEL_ROWS];
-                    for (row, slot) in rows.clone().zip(&mut column) {
-                        *slot = all[row * blocks + block];
-                    }
-                    F::Tile::pack::<F>(&column[..rows.len()], tile);
-                }
-            });
-        });
         Ok(Linear { n, k, level, storage: Storage::Packed(packed), format: PhantomData })
     }
 
@@ -197,7 +189,7 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         &'j self,
         rows: Range<usize>,
         x: &'j Activations,
-        y: &'j mut [f32],
+        y: &mut [f32],
         threads: usize,
     ) -> Result<Plan<'j>> {
         let (m, n, k) = (x.m(), rows.len(), self.k);
@@ -217,19 +209,27 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         if y.len() != expected {
             return Err(shape("y", expected, y.len()));
         }
-        let operand = if x.is_f32() || F::Tile::KINDS == crate::Kinds::F32 {
-            Operand::F32 { values: x.values(F::NAME)?, m }
+        let y = Output { y: y.as_mut_ptr(), stride: n };
+        Ok(self.plan_of(rows, self.operand(x)?, y, threads))
+    }
+
+    /// What of `x` the kernels read, if it is there.
+    pub(crate) fn operand<'x>(&self, x: &'x Activations) -> Result<Operand<'x>> {
+        Ok(if x.is_f32() || F::Tile::KINDS == crate::Kinds::F32 {
+            Operand::F32 { values: x.values(F::NAME)?, m: x.m() }
         } else {
             Operand::Quantized(x.inputs(F::NAME, F::Tile::KINDS)?)
-        };
+        })
+    }
+
+    /// A matmul of which the caller has checked the shapes and the kind of `x`, cut into tasks.
+    pub(crate) fn plan_of<'j>(&'j self, rows: Range<usize>, x: Operand<'j>, y: Output, threads: usize) -> Plan<'j> {
         let weights = match &self.storage {
             Storage::Native(bytes) => Weights::Native(bytes.as_slice()),
             Storage::Packed(packed) => Weights::Packed(packed.as_slice()),
         };
-        let rows = (rows.start, rows.end);
-        let output = Output { y: y.as_mut_ptr(), stride: n };
-        let job = Job { level: self.level, weights, rows, k, x: operand, y: output };
-        Ok(Plan::new(job, F::Tile::multiply::<F>, threads))
+        let job = Job { level: self.level, weights, rows: (rows.start, rows.end), k: self.k, x, y };
+        Plan::new(job, F::Tile::multiply::<F>, threads)
     }
 
     /// Row `row` of W, dequantized bit for bit as ggml does (an embedding look-up).
@@ -268,30 +268,4 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
 
 fn overflow<F: QuantBlock>(n: usize, k: usize) -> Error {
     Error::Overflow { what: format!("{} of [{n}, {k}]", F::NAME) }
-}
-
-/// A checked matmul, cut into tasks of whole panels. It holds y by a raw pointer: the borrow is the caller's to keep.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan<'j> {
-    job: Job<'j>,
-    multiply: fn(&Job<'_>, Range<usize>),
-    panels: usize,
-    /// How many calls of [`Plan::run`] there are.
-    pub tasks: usize,
-}
-
-impl<'j> Plan<'j> {
-    fn new(job: Job<'j>, multiply: fn(&Job<'_>, Range<usize>), threads: usize) -> Self {
-        let panels = if job.m() == 0 { 0 } else { job.panels() };
-        let work = panels.saturating_mul(PANEL_ROWS * job.m()).saturating_mul(job.k.max(1));
-        // A few tasks for each thread even out their speed; each still reads one long stream.
-        let tasks = if threads == 1 { 1 } else { (work / TASK_WEIGHTS).clamp(1, threads * 8) };
-        Plan { job, multiply, panels, tasks: tasks.min(panels) }
-    }
-
-    /// Multiplies the panels of one task. Each task is to be run once, before y is read.
-    pub fn run(&self, task: usize) {
-        let cut = |task: usize| (task as u128 * self.panels as u128 / self.tasks as u128) as usize;
-        (self.multiply)(&self.job, cut(task)..cut(task + 1));
-    }
 }

@@ -1,6 +1,11 @@
 //! From a tensor of a GGUF file to a weight with fused kernels: nothing is dequantized on the way.
 
-use crate::{Error, Executor, Level, Result, WeightFormat, bytes::WeightBytes, gguf::Gguf};
+use crate::{
+    Error, Executor, Level, Result, WeightFormat,
+    bytes::WeightBytes,
+    gguf::Gguf,
+    memory::{PackedMemory, Separate},
+};
 use alloc::format;
 
 /// In which form a weight is kept.
@@ -13,7 +18,7 @@ pub enum Storage {
     Packed,
 }
 
-/// The tensor `name` as a weight `[n, k]` in its own quantized format.
+/// The tensor `name` as a weight `[n, k]` in its own quantized format, packed into memory of its own.
 ///
 /// `file` holds the bytes that `gguf` was parsed from: a borrowed slice, or shared with its owner (a memory map).
 ///
@@ -21,6 +26,22 @@ pub enum Storage {
 /// [`Error::Missing`] if there is no such tensor, [`Error::Unsupported`] (with the tensor's name) if there is no kernel
 /// for its type or this CPU lacks `level`, [`Error::Shape`] if `file` is not the file.
 pub fn load_weight_optimal<'a>(
+    gguf: &Gguf<'_>,
+    file: &WeightBytes<'a>,
+    name: &str,
+    storage: Storage,
+    level: Level,
+    executor: &impl Executor,
+) -> Result<WeightFormat<'a>> {
+    load_weight_optimal_in(&mut Separate, gguf, file, name, storage, level, executor)
+}
+
+/// [`load_weight_optimal`] that packs into `memory`: one [`Arena`](crate::Arena) for all tensors of a model.
+///
+/// # Errors
+/// Those of [`load_weight_optimal`], and of [`WeightFormat::pack_in`].
+pub fn load_weight_optimal_in<'a>(
+    memory: &mut impl PackedMemory,
     gguf: &Gguf<'_>,
     file: &WeightBytes<'a>,
     name: &str,
@@ -40,6 +61,6 @@ pub fn load_weight_optimal<'a>(
     let weight = weight.with_level(level)?;
     match storage {
         Storage::Native => Ok(weight),
-        Storage::Packed => weight.pack(executor),
+        Storage::Packed => weight.pack_in(memory, executor),
     }
 }

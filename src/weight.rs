@@ -1,14 +1,16 @@
 //! A weight matrix whose format is known at run time: the thin enum that a GGUF file's tensors become.
 
 use crate::{
-    Activations, Error, Executor, Kinds, Level, Linear, QuantBlock, Result, bytes::WeightBytes, for_each_format,
-    format::*, linear::Plan,
+    Activations, Error, Executor, Kinds, Level, Linear, QuantBlock, Result,
+    bytes::WeightBytes,
+    for_each_format,
+    format::*,
+    kernel::{Operand, Output},
+    memory::PackedMemory,
+    plan::Plan,
 };
 use alloc::{format, string::String};
 use core::ops::Range;
-
-/// Most matrices that one [`dispatch_matmul_fused`] may have.
-pub const MAX_FUSED: usize = 8;
 
 macro_rules! define_weight_format {
     ([] $($format:ident = $id:literal),* $(,)?) => {
@@ -98,6 +100,14 @@ impl<'a> WeightFormat<'a> {
         Ok(map_each!(self, linear => linear.pack(executor)?))
     }
 
+    /// [`Linear::pack_in`].
+    ///
+    /// # Errors
+    /// Those of [`Linear::pack_in`].
+    pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<WeightFormat<'static>> {
+        Ok(map_each!(self, linear => linear.pack_in(memory, executor)?))
+    }
+
     /// [`Linear::with_level`].
     ///
     /// # Errors
@@ -171,8 +181,19 @@ impl<'a> WeightFormat<'a> {
         each!(self, linear => linear.dequantize_row(row, out))
     }
 
-    fn plan<'j>(&'j self, x: &'j Activations, y: &'j mut [f32], threads: usize) -> Result<Plan<'j>> {
+    /// [`Linear::plan`] for all rows.
+    pub(crate) fn plan<'j>(&'j self, x: &'j Activations, y: &mut [f32], threads: usize) -> Result<Plan<'j>> {
         each!(self, linear => linear.plan(0..linear.n(), x, y, threads))
+    }
+
+    /// [`Linear::operand`].
+    pub(crate) fn operand<'x>(&self, x: &'x Activations) -> Result<Operand<'x>> {
+        each!(self, linear => linear.operand(x))
+    }
+
+    /// [`Linear::plan_of`] for all rows.
+    pub(crate) fn plan_of<'j>(&'j self, x: Operand<'j>, y: Output, threads: usize) -> Plan<'j> {
+        each!(self, linear => linear.plan_of(0..linear.n(), x, y, threads))
     }
 }
 
@@ -182,37 +203,4 @@ impl<'a> WeightFormat<'a> {
 /// Those of [`Linear::matmul`].
 pub fn dispatch_matmul(w: &WeightFormat, x: &Activations, y: &mut [f32], executor: &impl Executor) -> Result<()> {
     w.matmul(x, y, executor)
-}
-
-/// Several matmuls of the same activations (Q, K and V; gate and up) that enter the executor once: `jobs` pairs each weight
-/// with its y. The weights may be of different formats: quantize x for all their [`WeightFormat::kinds`].
-///
-/// # Errors
-/// Those of [`Linear::matmul`]; [`Error::Unsupported`] for more than [`MAX_FUSED`] jobs.
-pub fn dispatch_matmul_fused(
-    jobs: &mut [(&WeightFormat, &mut [f32])],
-    x: &Activations,
-    executor: &impl Executor,
-) -> Result<()> {
-    let count = jobs.len();
-    let mut plans: [Option<Plan>; MAX_FUSED] = [None; MAX_FUSED];
-    if count > MAX_FUSED {
-        return Err(Error::Unsupported {
-            what: format!("a fused matmul of {count} weights"),
-            instead: format!("fuse at most {MAX_FUSED}"),
-        });
-    }
-    for ((weight, y), slot) in jobs.iter_mut().zip(&mut plans) {
-        *slot = Some(weight.plan(x, y, executor.threads())?);
-    }
-    let tasks = plans.iter().flatten().map(|plan| plan.tasks).sum();
-    executor.run(tasks, &|mut task| {
-        for plan in plans.iter().flatten() {
-            if task < plan.tasks {
-                return plan.run(task);
-            }
-            task -= plan.tasks;
-        }
-    });
-    Ok(())
 }

@@ -1,10 +1,13 @@
-//! Decoding allocates nothing, and neither does a prompt as long as an earlier one.
+//! Decoding allocates nothing, and neither does a prompt as long as an earlier one, nor experts' matmuls with warm buffers.
 
 use quantblock::{
-    Executor, Serial, Storage,
+    Activations, Executor, Serial, Storage, WeightFormat,
     bytes::SharedBytes,
+    dispatch_matmul_fused, dispatch_matmul_indexed,
     executor::ThreadPool,
+    fused::{Gate, Matmul, Product},
     gguf::read_file,
+    indexed::IndexedBuffers,
     transformer::{LoadOptions, Model, Sampler, SamplingOptions, Session},
 };
 use std::{
@@ -59,6 +62,28 @@ fn check(what: &str, model: &Model, ex: &impl Executor) {
     assert_eq!(count, 0, "{what}: {count} allocations");
 }
 
+/// Experts' matmuls, whose rows are gathered, and epilogues.
+fn check_routed(ex: &impl Executor) {
+    let (m, n, k) = (24, 64, 256);
+    let experts: Vec<_> =
+        (0..4).map(|e| WeightFormat::quantized(12, &vec![e as f32; n * k], None, n, k).unwrap()).collect();
+    let mut x = Activations::new();
+    x.quantize(&vec![1.0; m * k], m, k, experts[0].kinds(), ex).unwrap();
+    let (mut buffers, mut y, mut gate) = (IndexedBuffers::new(), vec![0.0; 2 * m * n], vec![0.0; m * n]);
+    let ids = |shift: u32| std::array::from_fn::<u32, 48, _>(|place| (place as u32 * 7 + shift) % 3);
+    let mut before = 0;
+    for step in 0..4 {
+        dispatch_matmul_indexed(&experts, &ids(step), &x, &mut y, &mut buffers, ex).unwrap();
+        let up = Product::new(&experts[1], &mut y[..m * n]);
+        dispatch_matmul_fused(&mut [Matmul::new(&experts[2], &mut gate).gated(Gate::Silu, up)], &x, ex).unwrap();
+        if step == 0 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+    }
+    let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(count, 0, "experts and epilogues: {count} allocations");
+}
+
 // A plain program: a test harness's own thread would allocate into the count.
 fn main() {
     let pool = ThreadPool::new(3);
@@ -79,5 +104,7 @@ fn main() {
             }
         }
     }
+    check_routed(&Serial);
+    check_routed(&pool);
     println!("test a_warm_session_does_not_allocate ... ok");
 }

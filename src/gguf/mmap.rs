@@ -1,7 +1,8 @@
 //! Files mapped into memory.
 
-use crate::{Error, Result};
+use crate::{Error, Result, bytes::BytesOwner};
 use alloc::{format, string::ToString};
+use core::ops::Range;
 use std::{fs::File, path::Path};
 
 /// A file mapped into memory, read-only: it is read as it is used, and shared with every process that maps it.
@@ -33,6 +34,24 @@ impl Mmap {
 impl AsRef<[u8]> for Mmap {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl BytesOwner for Mmap {
+    /// Lets go of the memory that `range` takes in this process, the pages at its ends included; they are read again when
+    /// they are used.
+    fn release(&self, range: Range<usize>) {
+        let end = range.end.min(self.0.len());
+        #[cfg(unix)]
+        if range.start < end {
+            // SAFETY: the mapping is read-only, so that its pages hold what the file holds, before and after. That a
+            // system does not take the advice changes nothing but the memory in use.
+            let _ = unsafe {
+                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, end - range.start)
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = end;
     }
 }
 

@@ -75,15 +75,6 @@ impl Job<'_> {
     }
 }
 
-/// The integer views of up to 16 blocks; rows that are missing stay zero.
-pub(super) fn codes_of<F: QuantBlock>(rows: &[F::Block]) -> [BlockCodes; PANEL_ROWS] {
-    let mut codes = [BlockCodes::default(); PANEL_ROWS];
-    for (block, out) in rows.iter().zip(&mut codes) {
-        F::codes(block, out);
-    }
-    codes
-}
-
 /// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.
 const PANEL_SCRATCH_BYTES: usize = 40 << 10;
 /// Panels at once, over all instruction sets.

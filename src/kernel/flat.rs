@@ -5,7 +5,8 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    planes::{UNIT_CODES, UNIT_STEPS, pack_unit, unit_bytes, unpack_code, unpack_unit},
+    pack::{pack_codes, pack_unit},
+    planes::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -192,16 +193,24 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
         driver::multiply_int::<F, Self>(job, panels);
     }
 
-    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
-        let codes = driver::codes_of::<F>(rows);
-        let (unit, scales) = out.split_at_mut(Self::CODES_BYTES);
-        pack_unit(BITS, |row| &codes[row].codes.as_chunks().0[0], unit);
-        for (row, block) in codes.iter().enumerate() {
-            scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
-            if MIN {
-                scales[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
-            }
-        }
+    #[inline(always)]
+    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]) {
+        pack_codes::<F>(
+            rows,
+            out,
+            #[inline(always)]
+            |blocks, tile| {
+                let (unit, scales) = tile.split_at_mut(Self::CODES_BYTES);
+                // SAFETY: the unit is whole, and a block has 256 codes.
+                unsafe { pack_unit::<I, BITS>(isa, (&raw const blocks[0].codes).cast(), unit.as_mut_ptr()) };
+                for (row, block) in blocks.iter().enumerate() {
+                    scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
+                    if MIN {
+                        scales[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
+                    }
+                }
+            },
+        );
     }
 
     fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {

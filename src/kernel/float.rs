@@ -220,9 +220,14 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
         }
     }
 
-    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
-        for (block, out) in rows.iter().zip(out.chunks_exact_mut(Self::BYTES)) {
-            out.copy_from_slice(bytemuck::bytes_of(block));
+    #[inline(always)]
+    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(_: I, rows: &[&[F::Block]], out: &mut [u8]) {
+        for (block, tile) in out.chunks_exact_mut(Self::TILE_BYTES).enumerate() {
+            let mut tile = tile.chunks_exact_mut(Self::BYTES);
+            for (row, out) in rows.iter().zip(&mut tile) {
+                out.copy_from_slice(bytemuck::bytes_of(&row[block]));
+            }
+            tile.for_each(|missing| missing.fill(0));
         }
     }
 

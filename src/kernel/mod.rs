@@ -12,15 +12,18 @@
 mod driver;
 mod flat;
 mod float;
+mod gather;
 mod inputs;
 mod native;
 mod output;
+mod pack;
 mod planes;
 mod shared;
 mod superblock;
 mod tile;
 
 pub(crate) use driver::{Job, Operand, Weights};
+pub(crate) use gather::{Gathered, Selection};
 use inputs::Columns;
 pub(crate) use inputs::{GROUP_COLUMNS, Inputs, Peaks, group_columns, padded_columns};
 pub(crate) use output::Output;

@@ -7,7 +7,7 @@
 //! Group scales and minima are pairs of 16-bit halves in the lanes of the rows (what an i16 dot multiplies), `BITS` wide,
 //! in planes of the same kind: 4 pairs to a vector of the 4-bit plane, 8 to one of the 2-bit plane.
 
-use crate::simd::{Isa, PANEL_ROWS, VECTOR_BYTES};
+use crate::simd::{Isa, VECTOR_BYTES};
 
 /// Steps (vectors of codes) in a unit.
 pub const UNIT_STEPS: usize = 8;
@@ -75,8 +75,9 @@ pub unsafe fn unpack_unit<I: Isa, const BITS: u32>(isa: I, unit: *const u8) -> [
 /// Packs the codes of a unit: `codes(row)` gives the row's 32 codes. `out` is a unit.
 ///
 /// A step's four codes of a row move as one u32, as they do in the lanes of [`unpack_unit`].
+#[cfg(test)]
 pub fn pack_unit<'a>(bits: u32, codes: impl Fn(usize) -> &'a [u8; UNIT_CODES], out: &mut [u8]) {
-    for row in 0..PANEL_ROWS {
+    for row in 0..crate::simd::PANEL_ROWS {
         let codes = codes(row).as_chunks::<4>().0;
         let step = |s: usize| u32::from_le_bytes(codes[s]);
         let mut vectors = out.chunks_exact_mut(VECTOR_BYTES);
@@ -160,13 +161,14 @@ pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(isa: I, at: *const u8, pairs:
 }
 
 /// Packs `pairs` pairs: `value(row, i)` gives the row's i-th small integer. `out` is zeroed.
+#[cfg(test)]
 pub fn pack_pairs(bits: u32, pairs: usize, value: impl Fn(usize, usize) -> u32, out: &mut [u8]) {
     let mut or = |vector: usize, row: usize, half: usize, field: u32| {
         let at = vector * VECTOR_BYTES + row * 4 + half * 2;
         let bits = u16::from_le_bytes([out[at], out[at + 1]]) | field as u16;
         out[at..at + 2].copy_from_slice(&bits.to_le_bytes());
     };
-    for row in 0..PANEL_ROWS {
+    for row in 0..crate::simd::PANEL_ROWS {
         for i in 0..2 * pairs {
             let (index, half, v) = (i / 2, i % 2, value(row, i));
             if bits == 8 {
@@ -199,7 +201,7 @@ pub fn unpack_value(bits: u32, pairs: usize, packed: &[u8], row: usize, i: usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Scalar;
+    use crate::simd::{PANEL_ROWS, Scalar};
     use alloc::vec;
 
     fn round_trip<const BITS: u32>() {

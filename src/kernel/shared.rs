@@ -20,6 +20,15 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
+    /// Where element `at` lies.
+    ///
+    /// # Safety
+    /// There is such an element.
+    pub unsafe fn start(&self, at: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(at) }
+    }
+
     /// The piece of `len` elements at `at`; empty if it does not lie inside.
     ///
     /// # Safety

@@ -10,10 +10,8 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     flat::{prefetch, store_sums},
-    planes::{
-        UNIT_CODES, UNIT_STEPS, pack_pairs, pack_unit, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit,
-        unpack_value,
-    },
+    pack::{pack_codes, pack_pairs, pack_unit},
+    planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -268,27 +266,39 @@ impl<
         driver::multiply_int::<F, Self>(job, panels);
     }
 
-    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]) {
-        let codes = driver::codes_of::<F>(rows);
-        let (header, units) = out.split_at_mut(Self::HEADER_BYTES);
-        let (pairs, d) = header.split_at_mut(Self::PAIRS_BYTES);
-        let groups = 2 * Self::PAIRS;
-        let value =
-            |row: usize, i: usize| (if i < groups { codes[row].scales[i] } else { codes[row].mins[i - groups] }) as u32;
-        pack_pairs(SCALE_BITS, Self::STORED_PAIRS, value, pairs);
-        for (row, block) in codes.iter().enumerate() {
-            if Self::SCALED {
-                d[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
-            } else {
-                d[row * 4..][..4].copy_from_slice(&block.d.to_le_bytes());
-            }
-            if MIN {
-                d[Self::D_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
-            }
-        }
-        for (unit, out) in units.chunks_exact_mut(unit_bytes(BITS)).enumerate() {
-            pack_unit(BITS, |row| &codes[row].codes.as_chunks().0[unit], out);
-        }
+    #[inline(always)]
+    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]) {
+        pack_codes::<F>(
+            rows,
+            out,
+            #[inline(always)]
+            |blocks, tile| {
+                let (header, units) = tile.split_at_mut(Self::HEADER_BYTES);
+                let (pairs, d) = header.split_at_mut(Self::PAIRS_BYTES);
+                if Self::SCALED {
+                    let mins = if MIN { Self::PAIRS } else { 0 };
+                    // SAFETY: the bytes are those of the pairs of scales and minima.
+                    unsafe { pack_pairs::<I, SCALE_BITS>(isa, blocks, Self::PAIRS, mins, pairs.as_mut_ptr()) };
+                }
+                for (row, block) in blocks.iter().enumerate() {
+                    if Self::SCALED {
+                        d[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
+                    } else {
+                        d[row * 4..][..4].copy_from_slice(&block.d.to_le_bytes());
+                    }
+                    if MIN {
+                        d[Self::D_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
+                    }
+                }
+                for (unit, out) in units.chunks_exact_mut(unit_bytes(BITS)).enumerate() {
+                    // SAFETY: the unit is whole, and a block has the codes of all units.
+                    unsafe {
+                        let first = (&raw const blocks[0].codes).cast::<u8>().add(unit * UNIT_CODES);
+                        pack_unit::<I, BITS>(isa, first, out.as_mut_ptr());
+                    }
+                }
+            },
+        );
     }
 
     fn dequantize_packed(tile: &[u8], row: usize, out: &mut [f32]) {

@@ -29,9 +29,9 @@ pub trait Tile: sealed::Sealed + Copy + core::fmt::Debug + Send + Sync + 'static
     #[doc(hidden)]
     fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>);
 
-    /// Packs one block of 16 rows (fewer in the last panel; the rest becomes zeros).
+    /// Packs a panel: the blocks of 16 rows (fewer in the last panel; the rest becomes zeros), all of k. Writes all of `out`.
     #[doc(hidden)]
-    fn pack<F: QuantBlock<Tile = Self>>(rows: &[F::Block], out: &mut [u8]);
+    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]);
 
     /// The weights of native blocks of one row.
     #[doc(hidden)]

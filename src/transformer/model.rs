@@ -118,7 +118,7 @@ impl Model {
             return Err(Error::Shape { what: "context and batch of LoadOptions".to_string(), expected: 1, found });
         }
         let file = WeightBytes::from(file.clone());
-        let loader = Loader { gguf: &gguf, file, storage: options.storage, level, ex };
+        let loader = Loader { gguf: &gguf, file, storage: options.storage, level, ex, arena: Default::default() };
 
         let (e, vocab) = (config.embedding_length, config.vocab_size);
         let tied = gguf.tensor("output.weight").is_none();

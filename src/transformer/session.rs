@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     Activations, Error, Executor, Kinds, Level, Result,
-    weight::{dispatch_matmul, dispatch_matmul_fused},
+    fused::{Matmul, dispatch_matmul_fused},
+    weight::dispatch_matmul,
 };
 use alloc::{format, string::ToString, vec, vec::Vec};
 
@@ -261,7 +262,7 @@ impl<X: Executor> Batch<'_, X> {
         let (queries, keys) = (config.query_length(), config.kv_length());
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (q, k, v) = (&mut b.q[..m * queries], &mut b.k[..m * keys], &mut b.v[..m * keys]);
-        let mut jobs = [(&w.q, &mut *q), (&w.k, &mut *k), (&w.v, &mut *v)];
+        let mut jobs = [Matmul::new(&w.q, q), Matmul::new(&w.k, k), Matmul::new(&w.v, v)];
         dispatch_matmul_fused(&mut jobs, &b.activations, self.ex)?;
 
         let rope = match &self.model.local_rope {
@@ -313,7 +314,7 @@ impl<X: Executor> Batch<'_, X> {
         let (e, ff) = (config.embedding_length, config.feed_forward_length);
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (gate, up) = (&mut b.gate[..m * ff], &mut b.up[..m * ff]);
-        dispatch_matmul_fused(&mut [(&w.gate, &mut *gate), (&w.up, &mut *up)], &b.activations, self.ex)?;
+        dispatch_matmul_fused(&mut [Matmul::new(&w.gate, gate), Matmul::new(&w.up, up)], &b.activations, self.ex)?;
         let up = &*up;
         match config.gate {
             Gate::Silu => for_each_row(

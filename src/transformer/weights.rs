@@ -2,9 +2,11 @@
 
 use super::{Architecture, Config};
 use crate::{
-    Error, Executor, Kinds, Level, Result, Storage, WeightFormat, bytes::WeightBytes, gguf::Gguf, load_weight_optimal,
+    Arena, Error, Executor, Kinds, Level, Result, Storage, WeightFormat, bytes::WeightBytes, gguf::Gguf,
+    load_weight_optimal_in,
 };
 use alloc::{format, string::String, vec::Vec};
+use core::cell::RefCell;
 
 /// Weights of a layer's attention. Matrices are `[n, k]`: n output features, k input features.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ pub(crate) struct Loader<'f, X> {
     pub storage: Storage,
     pub level: Level,
     pub ex: &'f X,
+    /// Where all packed matrices go.
+    pub arena: RefCell<Arena>,
 }
 
 fn bad_shape(name: &str, found: &[usize], n: usize, k: usize) -> Error {
@@ -87,7 +91,8 @@ impl<X: Executor> Loader<'_, X> {
                 });
             }
         }
-        load_weight_optimal(self.gguf, &self.file, name, storage, self.level, self.ex)
+        let arena = &mut *self.arena.borrow_mut();
+        load_weight_optimal_in(arena, self.gguf, &self.file, name, storage, self.level, self.ex)
     }
 
     /// The vector `name` of `len` finite elements, stored as F32, F16 or BF16.

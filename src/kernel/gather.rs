@@ -1,0 +1,194 @@
+//! Columns of x collected in another order, in the layout that kernels read.
+
+use super::{GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns};
+use alloc::vec::Vec;
+
+/// Where columns lie: `m` of them, in groups as [`Inputs`] says.
+#[derive(Clone, Copy)]
+struct Layout {
+    m: usize,
+}
+
+impl Layout {
+    /// Where the entries of `column` lie in an array of `entries` in a column: the first one, and how far apart they are.
+    fn locate(self, column: usize, entries: usize) -> (usize, usize) {
+        let group = column / GROUP_COLUMNS * GROUP_COLUMNS;
+        (group * entries + column - group, group_columns(group, self.m).1)
+    }
+}
+
+/// Selections of the columns of one x, one behind the other, each laid out by itself. The buffers are kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gathered {
+    codes: Vec<i32>,
+    d: Vec<f32>,
+    neg_sums: Vec<i32>,
+    centres: Vec<i32>,
+    sums16: Vec<i32>,
+    sums32: Vec<i32>,
+    d_sums: Vec<f32>,
+    starts: Vec<i32>,
+    peaks: Vec<Peaks>,
+    k: usize,
+    /// Columns of all selections, those that fill groups up included.
+    padded: usize,
+    groups: usize,
+}
+
+/// A selection: where it lies in a [`Gathered`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Selection {
+    /// Columns.
+    pub m: usize,
+    /// Its first column, those that fill groups up included.
+    pub first: usize,
+    /// Its first group of columns.
+    pub first_group: usize,
+}
+
+impl Selection {
+    /// Where a selection of `m` columns lies that follows this one.
+    pub fn next(self, m: usize) -> Selection {
+        let first = self.first + padded_columns(self.m);
+        Selection { m, first, first_group: self.first_group + self.m.div_ceil(GROUP_COLUMNS) }
+    }
+
+    /// This selection's part of an array with `total` columns.
+    fn part<T>(self, array: &[T], total: usize) -> &[T] {
+        let entries = array.len().checked_div(total).unwrap_or(0);
+        &array[self.first * entries..][..padded_columns(self.m) * entries]
+    }
+}
+
+impl Gathered {
+    /// Makes room for selections of the columns of `x` up to `end`, which lies behind the last.
+    pub fn reserve(&mut self, x: &Inputs<'_>, end: Selection) {
+        fn resize<T: Copy + Default>(array: &mut Vec<T>, like: &[T], from: usize, to: usize) {
+            array.resize(like.len().checked_div(from).unwrap_or(0) * to, T::default());
+        }
+        let (from, to) = (padded_columns(x.m), end.first);
+        resize(&mut self.codes, x.codes, from, to);
+        resize(&mut self.d, x.d, from, to);
+        resize(&mut self.neg_sums, x.neg_sums, from, to);
+        resize(&mut self.centres, x.centres, from, to);
+        resize(&mut self.sums16, x.sums16, from, to);
+        resize(&mut self.sums32, x.sums32, from, to);
+        resize(&mut self.d_sums, x.d_sums, from, to);
+        resize(&mut self.starts, x.starts, from, to);
+        resize(&mut self.peaks, x.peaks, x.m.div_ceil(GROUP_COLUMNS), end.first_group);
+        (self.k, self.padded, self.groups) = (x.k, to, end.first_group);
+    }
+
+    /// The arrays, to be filled selection by selection.
+    pub fn targets(&mut self) -> Targets<'_> {
+        Targets {
+            codes: SharedMut::new(&mut self.codes),
+            d: SharedMut::new(&mut self.d),
+            neg_sums: SharedMut::new(&mut self.neg_sums),
+            centres: SharedMut::new(&mut self.centres),
+            sums16: SharedMut::new(&mut self.sums16),
+            sums32: SharedMut::new(&mut self.sums32),
+            d_sums: SharedMut::new(&mut self.d_sums),
+            starts: SharedMut::new(&mut self.starts),
+            peaks: SharedMut::new(&mut self.peaks),
+        }
+    }
+
+    /// A selection as kernels read it.
+    pub fn inputs(&self, selection: Selection) -> Inputs<'_> {
+        let total = self.padded;
+        let blocks = self.peaks.len().checked_div(self.groups).unwrap_or(0);
+        Inputs {
+            m: selection.m,
+            k: self.k,
+            codes: selection.part(&self.codes, total),
+            d: selection.part(&self.d, total),
+            neg_sums: selection.part(&self.neg_sums, total),
+            centres: selection.part(&self.centres, total),
+            sums16: selection.part(&self.sums16, total),
+            sums32: selection.part(&self.sums32, total),
+            d_sums: selection.part(&self.d_sums, total),
+            starts: selection.part(&self.starts, total),
+            peaks: &self.peaks[selection.first_group * blocks..][..selection.m.div_ceil(GROUP_COLUMNS) * blocks],
+        }
+    }
+}
+
+/// The arrays of a [`Gathered`], which tasks share.
+pub(crate) struct Targets<'a> {
+    codes: SharedMut<'a, i32>,
+    d: SharedMut<'a, f32>,
+    neg_sums: SharedMut<'a, i32>,
+    centres: SharedMut<'a, i32>,
+    sums16: SharedMut<'a, i32>,
+    sums32: SharedMut<'a, i32>,
+    d_sums: SharedMut<'a, f32>,
+    starts: SharedMut<'a, i32>,
+    peaks: SharedMut<'a, Peaks>,
+}
+
+impl Targets<'_> {
+    /// Copies columns of `x`, as many as the selection has: `columns` says which. Columns that fill a group up repeat the
+    /// last one.
+    ///
+    /// # Safety
+    /// No other call copies to this selection at the same time.
+    pub unsafe fn gather(&self, x: &Inputs<'_>, selection: Selection, columns: impl Fn(usize) -> usize) {
+        let copy = Copied { x: Layout { m: x.m }, selection, columns: &columns };
+        // SAFETY: selections do not overlap, and this one is the caller's.
+        unsafe {
+            copy.run(x.codes, &self.codes);
+            copy.run(x.d, &self.d);
+            copy.run(x.neg_sums, &self.neg_sums);
+            copy.run(x.centres, &self.centres);
+            copy.run(x.sums16, &self.sums16);
+            copy.run(x.sums32, &self.sums32);
+            copy.run(x.d_sums, &self.d_sums);
+            copy.run(x.starts, &self.starts);
+        }
+        let blocks = x.peaks.len().checked_div(x.m.div_ceil(GROUP_COLUMNS)).unwrap_or(0);
+        for group in (0..selection.m).step_by(GROUP_COLUMNS) {
+            let at = (selection.first_group + group / GROUP_COLUMNS) * blocks;
+            // SAFETY: as above.
+            let peaks = unsafe { self.peaks.slice(at, blocks) };
+            peaks.fill(Peaks::default());
+            for column in group..selection.m.min(group + GROUP_COLUMNS) {
+                let from = columns(column) / GROUP_COLUMNS * blocks;
+                // The bounds of a group hold for each of its columns.
+                for (peak, of) in peaks.iter_mut().zip(&x.peaks[from..][..blocks]) {
+                    *peak = Peaks { of_16: peak.of_16.max(of.of_16), of_32: peak.of_32.max(of.of_32) };
+                }
+            }
+        }
+    }
+}
+
+/// The copy of one selection, array by array.
+struct Copied<'a, C> {
+    x: Layout,
+    selection: Selection,
+    columns: &'a C,
+}
+
+impl<C: Fn(usize) -> usize> Copied<'_, C> {
+    /// # Safety
+    /// The selection's part of `to` is the caller's.
+    unsafe fn run<T: Copy>(&self, from: &[T], to: &SharedMut<'_, T>) {
+        let entries = from.len().checked_div(padded_columns(self.x.m)).unwrap_or(0);
+        let padded = padded_columns(self.selection.m);
+        // SAFETY: the caller's promise.
+        let to = unsafe { to.slice(self.selection.first * entries, padded * entries) };
+        if to.is_empty() {
+            return;
+        }
+        let layout = Layout { m: self.selection.m };
+        for column in 0..padded {
+            let (source, source_step) = self.x.locate((self.columns)(column.min(self.selection.m - 1)), entries);
+            let (target, target_step) = layout.locate(column, entries);
+            let source = from[source..].iter().step_by(source_step);
+            for (to, from) in to[target..].iter_mut().step_by(target_step).take(entries).zip(source) {
+                *to = *from;
+            }
+        }
+    }
+}

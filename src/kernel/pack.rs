@@ -1,0 +1,221 @@
+//! Packing a panel in registers: what `planes` unpacks.
+//!
+//! Blocks become integer codes, 32 bytes of each of 16 rows are interleaved into vectors (lanes are rows), and planes are
+//! made of whole vectors by shifts: the cost is that of reading the blocks.
+
+use super::{planes::UNIT_STEPS, tile::Tile};
+use crate::{
+    QuantBlock,
+    format::BlockCodes,
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
+};
+
+/// 32 bytes of each of 16 rows, interleaved.
+#[repr(C, align(64))]
+struct Steps([u8; UNIT_STEPS * VECTOR_BYTES]);
+
+/// The integer views of a panel's blocks, one after the other: `pack` makes a tile of each.
+#[inline(always)]
+pub(super) fn pack_codes<F: QuantBlock>(
+    rows: &[&[F::Block]],
+    out: &mut [u8],
+    pack: impl Fn(&[BlockCodes; PANEL_ROWS], &mut [u8]),
+) {
+    // Rows that are missing stay zero.
+    let mut codes = [BlockCodes::default(); PANEL_ROWS];
+    for (block, tile) in out.chunks_exact_mut(F::Tile::TILE_BYTES).enumerate() {
+        for (row, codes) in rows.iter().zip(&mut codes) {
+            F::codes(&row[block], codes);
+        }
+        pack(&codes, tile);
+    }
+}
+
+/// Packs the codes of a unit, of which `first` is the first row's; the other rows' are in their own [`BlockCodes`].
+///
+/// # Safety
+/// 32 codes at `first` and at the same place in the 15 blocks behind it are readable, a unit of `BITS` at `out` writable.
+#[inline(always)]
+pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, first: *const u8, out: *mut u8) {
+    let mut steps = Steps([0; _]);
+    // SAFETY: the caller vouches for the rows; vectors and registers are inside the steps and the BITS vectors of the unit.
+    unsafe {
+        isa.interleave_rows(first, size_of::<BlockCodes>(), steps.0.as_mut_ptr());
+        for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
+            let steps: [I::V; UNIT_STEPS] = array_of(
+                #[inline(always)]
+                |s| isa.load(steps.0.as_ptr().add(s * VECTOR_BYTES + at)),
+            );
+            let mut out = out.add(at);
+            if BITS == 8 {
+                out = put::<I, 8, 1, 8>(isa, &steps, 0, out);
+            }
+            if BITS & 4 != 0 {
+                out = put::<I, 4, 2, 4>(isa, &steps, 0, out);
+            }
+            if BITS & 2 != 0 {
+                out = put::<I, 2, 4, 1>(isa, &steps, BITS & 4, out);
+            }
+            if BITS & 1 != 0 {
+                put::<I, 1, 8, 1>(isa, &steps, BITS & 6, out);
+            }
+        }
+    }
+}
+
+/// Writes a plane: the `WIDTH` bits from bit `shift` on of each byte, `FIELDS` steps to a vector, which are `APART` steps
+/// apart. Returns where the next plane lies.
+///
+/// # Safety
+/// The plane's vectors are writable at `out`, a register of each.
+#[inline(always)]
+unsafe fn put<I: Isa, const WIDTH: u32, const FIELDS: usize, const APART: usize>(
+    isa: I,
+    steps: &[I::V; UNIT_STEPS],
+    shift: u32,
+    out: *mut u8,
+) -> *mut u8 {
+    let mask = isa.splat((0x0101_0101u32 * ((1u32 << WIDTH) - 1)) as i32);
+    let vectors = UNIT_STEPS / FIELDS;
+    for vector in 0..vectors {
+        // Nibbles of a vector are four steps apart, those of narrower planes follow each other.
+        let first = if APART == 1 { vector * FIELDS } else { vector };
+        let mut v = isa.splat(0);
+        for field in 0..FIELDS {
+            let bits = isa.and(isa.shr(steps[first + field * APART], shift), mask);
+            v = isa.or(v, isa.shl(bits, WIDTH * field as u32));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { isa.store(out.add(vector * VECTOR_BYTES), v) };
+    }
+    out.wrapping_add(vectors * VECTOR_BYTES)
+}
+
+/// Packs the first `scales` pairs of the blocks' scales, then the first `mins` pairs of their minima.
+///
+/// # Safety
+/// The packed pairs are writable at `out`.
+#[inline(always)]
+pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
+    isa: I,
+    blocks: &[BlockCodes; PANEL_ROWS],
+    scales: usize,
+    mins: usize,
+    out: *mut u8,
+) {
+    // Vectors of four scales or minima, the scales first.
+    const { assert!(core::mem::offset_of!(BlockCodes, mins) == core::mem::offset_of!(BlockCodes, scales) + 16) };
+    let mut fours = Steps([0; _]);
+    // SAFETY: a block has 16 bytes of scales and as many of minima; at most 8 pairs of each are read, and what is written
+    // are the vectors of the pairs.
+    unsafe {
+        let groups = blocks.as_ptr().cast::<u8>().add(core::mem::offset_of!(BlockCodes, scales));
+        isa.interleave_rows(groups, size_of::<BlockCodes>(), fours.0.as_mut_ptr());
+        for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
+            let pairs: [I::V; 16] = array_of(
+                #[inline(always)]
+                |pair| {
+                    let (first, pair) = if pair < scales { (0, pair) } else { (UNIT_STEPS / 2, (pair - scales) % 8) };
+                    let four = isa.load(fours.0.as_ptr().add((first + pair / 2) * VECTOR_BYTES + at));
+                    let two = isa.shr(four, 16 * (pair % 2) as u32);
+                    isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
+                },
+            );
+            let (pairs, out) = (&pairs[..scales + mins], out.add(at));
+            if BITS == 8 {
+                put_pairs::<I, 8>(isa, pairs, 0, out);
+            } else {
+                let high = put_pairs::<I, 4>(isa, pairs, 0, out);
+                if BITS == 6 {
+                    put_pairs::<I, 2>(isa, pairs, 4, high);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a plane of pairs: the `WIDTH` bits from bit `shift` on of each half, as many pairs to a vector as it has room for.
+/// Returns where the next plane lies.
+///
+/// # Safety
+/// The plane's vectors are writable at `out`, a register of each.
+#[inline(always)]
+unsafe fn put_pairs<I: Isa, const WIDTH: u32>(isa: I, pairs: &[I::V], shift: u32, out: *mut u8) -> *mut u8 {
+    let mask = isa.splat(0x0001_0001 * ((1 << WIDTH) - 1));
+    let mut out = out;
+    for pairs in pairs.chunks(16 / WIDTH as usize) {
+        let mut v = isa.splat(0);
+        for (field, &pair) in pairs.iter().enumerate() {
+            v = isa.or(v, isa.shl(isa.and(isa.shr(pair, shift), mask), WIDTH * field as u32));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { isa.store(out, v) };
+        out = out.wrapping_add(VECTOR_BYTES);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernel::planes::{self, pairs_bytes, unit_bytes},
+        simd::{IsaTask, Level},
+    };
+    use alloc::{vec, vec::Vec};
+
+    /// A unit of `BITS` and pairs of `PAIR_BITS`.
+    struct Packed<'a, const BITS: u32, const PAIR_BITS: u32>(&'a [BlockCodes; PANEL_ROWS], usize, usize);
+
+    impl<const BITS: u32, const PAIR_BITS: u32> IsaTask for Packed<'_, BITS, PAIR_BITS> {
+        type Output = [Vec<u8>; 2];
+
+        fn run<I: Isa>(self, isa: I) -> [Vec<u8>; 2] {
+            let Packed(blocks, scales, mins) = self;
+            let (mut unit, mut pairs) =
+                (vec![0xAA; unit_bytes(BITS)], vec![0xAA; pairs_bytes(PAIR_BITS, scales + mins)]);
+            // SAFETY: the second unit of a block's codes, a whole unit and all pairs.
+            unsafe {
+                let first = (&raw const blocks[0].codes).cast::<u8>().add(32);
+                pack_unit::<I, BITS>(isa, first, unit.as_mut_ptr());
+                pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, pairs.as_mut_ptr());
+            }
+            [unit, pairs]
+        }
+    }
+
+    fn matches_the_scalar_layout<const BITS: u32, const PAIR_BITS: u32>(scales: usize, mins: usize) {
+        let mut blocks = [BlockCodes::default(); PANEL_ROWS];
+        for (row, block) in blocks.iter_mut().enumerate() {
+            for (i, code) in block.codes.iter_mut().enumerate() {
+                *code = (row * 37 + i * 101 + 5) as u8 & ((1u32 << BITS) - 1) as u8;
+            }
+            for i in 0..16 {
+                let value = |seed: usize| ((row * 29 + i * 13 + seed) & ((1 << PAIR_BITS) - 1)) as u8;
+                (block.scales[i], block.mins[i]) = (value(7), value(11));
+            }
+        }
+        let mut unit = vec![0; unit_bytes(BITS)];
+        planes::pack_unit(BITS, |row| &blocks[row].codes.as_chunks().0[1], &mut unit);
+        let value = |row: usize, i: usize| {
+            (if i < 2 * scales { blocks[row].scales[i] } else { blocks[row].mins[i - 2 * scales] }) as u32
+        };
+        let mut pairs = vec![0; pairs_bytes(PAIR_BITS, scales + mins)];
+        planes::pack_pairs(PAIR_BITS, scales + mins, value, &mut pairs);
+        for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+            let packed = level.dispatch(Packed::<BITS, PAIR_BITS>(&blocks, scales, mins));
+            assert!(packed == [unit.clone(), pairs.clone()], "{BITS} bits, pairs of {PAIR_BITS}, {}", level.name());
+        }
+    }
+
+    #[test]
+    fn every_level_packs_as_the_layout_says() {
+        matches_the_scalar_layout::<1, 4>(8, 8);
+        matches_the_scalar_layout::<2, 4>(8, 0);
+        matches_the_scalar_layout::<3, 6>(8, 0);
+        matches_the_scalar_layout::<4, 6>(4, 4);
+        matches_the_scalar_layout::<5, 6>(8, 8);
+        matches_the_scalar_layout::<6, 8>(8, 0);
+        matches_the_scalar_layout::<8, 8>(4, 4);
+    }
+}
