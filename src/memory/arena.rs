@@ -133,6 +133,22 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_goes_with_its_last_region() {
+        let mut arena = Arena::new();
+        let regions = [arena.allocate(100).unwrap(), arena.allocate(200).unwrap()];
+        // Where there are no huge pages there are no chunks.
+        let Some(pages) = arena.chunk.as_ref().map(|chunk| Arc::downgrade(&chunk.pages)) else {
+            return;
+        };
+        drop(arena);
+        let [first, second] = regions;
+        drop(first);
+        assert!(pages.upgrade().is_some());
+        drop(second);
+        assert!(pages.upgrade().is_none());
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_error() {
         for len in [usize::MAX, usize::MAX - 100, isize::MAX as usize] {
             assert!(matches!(Arena::new().allocate(len), Err(Error::OutOfMemory { .. })));
