@@ -10,6 +10,7 @@ const ROUND: f32 = 12_582_912.0;
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ is the Taylor polynomial of degree 7 (truncated at 5·10⁻⁹ relative) and 2ⁿ two
 /// factors, so that neither overflows before the product does.
+#[cfg(feature = "model")]
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // ln 2 in two parts; n · LN2_HIGH is exact for |n| < 2⁹.
@@ -54,6 +55,7 @@ fn exp2_in_range(x: f32) -> f32 {
 
 /// 2ˣ for x ≤ 0; 2⁻⁶⁰ for all x below −60, where a softmax's weight is lost in the sum anyway: smaller ones would become
 /// denormal in products, which cost a hundred times as much.
+#[cfg(feature = "model")]
 #[inline(always)]
 pub(crate) fn exp2_nonpositive(x: f32) -> f32 {
     exp2_in_range(if x < -60.0 { -60.0 } else { x })
