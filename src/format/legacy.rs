@@ -84,7 +84,7 @@ static FIFTH_BITS: [u64; 256] = {
     let mut table = [0; 256];
     let mut bits = 0;
     while bits < 256 * 8 {
-        table[bits / 8] |= ((bits / 8 >> (bits % 8) & 1) as u64) << (8 * (bits % 8) + 4);
+        table[bits / 8] |= ((((bits / 8) >> (bits % 8)) & 1) as u64) << (8 * (bits % 8) + 4);
         bits += 1;
     }
     table

@@ -177,8 +177,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn scale_origin(self, d: [f32; LANES]) -> [f32; LANES] {
-        // A finite d minus itself is 0, any other is NaN.
-        d.map(|d| d + (d - d))
+        d.map(|d| if d.is_finite() { d } else { f32::NAN })
     }
     #[inline(always)]
     fn scale_sum(self, sum: Lanes, _: [f32; LANES], finite: [f32; LANES]) -> [f32; LANES] {
