@@ -97,3 +97,49 @@ pub(crate) fn gelu_tanh(x: f32) -> f32 {
     const FACTOR: f32 = 2.302_208_2;
     sigmoid_gate(x, -(FACTOR * x * (1.0 + 0.044715 * (x * x))))
 }
+
+#[cfg(all(test, feature = "model"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp_and_handles_the_ends() {
+        let mut x = -104.0f32;
+        while x < 88.7 {
+            let want = f64::from(x).exp();
+            let ulp = f64::from((want as f32).next_up()) - f64::from(want as f32);
+            assert!((f64::from(exp(x)) - want).abs() <= 2.0 * ulp, "exp({x}) = {}, not {want}", exp(x));
+            x += 0.003;
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!((exp(f32::NEG_INFINITY), exp(f32::INFINITY), exp(89.0)), (0.0, f32::INFINITY, f32::INFINITY));
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp2_is_within_its_bound() {
+        let mut x = -60.0f32;
+        while x <= 0.0 {
+            let want = f64::from(x).exp2();
+            assert!((f64::from(exp2_nonpositive(x)) / want - 1.0).abs() <= 6e-7, "2^{x}");
+            x += 0.003;
+        }
+        assert_eq!((exp2_nonpositive(0.0), exp2_nonpositive(f32::NEG_INFINITY)), (1.0, 1.0 / (1u64 << 60) as f32));
+        assert!(exp2_nonpositive(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn activations_match_their_definitions() {
+        for i in -400..400 {
+            let x = i as f32 * 0.05;
+            let wide = f64::from(x);
+            let silu_wide = wide / (1.0 + (-wide).exp());
+            let u = (2.0 / std::f64::consts::PI).sqrt() * wide * (1.0 + 0.044715 * wide * wide);
+            let gelu_wide = 0.5 * wide * (1.0 + u.tanh());
+            assert!((f64::from(silu(x)) - silu_wide).abs() <= 1e-6 * wide.abs().max(1.0), "silu({x})");
+            assert!((f64::from(gelu_tanh(x)) - gelu_wide).abs() <= 1e-6 * wide.abs().max(1.0), "gelu({x})");
+        }
+        assert!((gelu_tanh(1e20) / 1e20 - 1.0).abs() < 1e-6 && (silu(1e30) / 1e30 - 1.0).abs() < 1e-6);
+        assert_eq!((gelu_tanh(-1e20), silu(-1e30)), (0.0, 0.0));
+    }
+}

@@ -1,7 +1,13 @@
 //! AVX-512 with VNNI: sixteen lanes, bytes multiplied by `vpdpbusd`.
 //!
 //! 64 MACs of 16 rows × 4 codes cost one `vpdpbusd` (two 256-bit multiply pipes, one 512-bit result a cycle, on Zen 4;
-//! port 0 on Intel) and, shared among the registers of rows or columns, a load and a broadcast.
+//! ports 0 and 5, two a cycle, on Intel's servers) and, shared among the 2 × 8 tile, an eighth of a load of codes and half a
+//! broadcast of x, which are loads alone. On Intel everything else meets the dots on ports 0 and 5, per 64 MACs:
+//!
+//! - blocks of 32: `vfmadd`, `vmulps`, `vaddps` per block, 3/8, and with minima 5/8: 73% and 62% of the dots' peak at best;
+//! - superblocks with groups of 32: one `vpdpwssd` a group, four for the minima and seven float operations, 19/64: 77%;
+//!   groups of 16 (6 bits): one a group and three, 19/64: 77%;
+//! - folded 2- and 3-bit codes, and 8 bits: three float operations (with minima eight `vpdpwssd` and four more), 3/64 and 15/64.
 
 use super::{
     Level, array_of,

@@ -3,6 +3,7 @@
 use super::RopePairs;
 use crate::{
     Error, Result,
+    fused::Gate,
     gguf::{Gguf, PerLayer},
 };
 use alloc::{format, string::String};
@@ -35,15 +36,6 @@ impl Architecture {
             Architecture::Gemma3 => "gemma3",
         }
     }
-}
-
-/// What the gate of the feed-forward network goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// x · σ(x).
-    Silu,
-    /// GELU in its tanh form.
-    GeluTanh,
 }
 
 /// The hyperparameters of a model.

@@ -37,7 +37,8 @@ mod session;
 pub mod tokenizer;
 mod weights;
 
-pub use config::{Architecture, Config, Gate};
+pub use crate::fused::Gate;
+pub use config::{Architecture, Config};
 pub use model::{Layer, LoadOptions, Model};
 pub use rope::RopePairs;
 pub use sampling::{Sampler, SamplingOptions};

@@ -1,7 +1,7 @@
 //! A sequence: its KV cache, and every buffer that a step needs, allocated once.
 
 use super::{
-    Gate, Model,
+    Model,
     attention::{self, Queries, QueryVectors},
     heads::{Heads, Projected, QueryCodes},
     kv_cache::{KvCache, KvShape},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Activations, Error, Executor, Kinds, Level, Result,
-    fused::{Matmul, dispatch_matmul_fused},
+    fused::{Matmul, Product, dispatch_matmul_fused},
     weight::dispatch_matmul,
 };
 use alloc::{format, string::ToString, vec, vec::Vec};
@@ -314,26 +314,9 @@ impl<X: Executor> Batch<'_, X> {
         let (e, ff) = (config.embedding_length, config.feed_forward_length);
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (gate, up) = (&mut b.gate[..m * ff], &mut b.up[..m * ff]);
-        dispatch_matmul_fused(&mut [Matmul::new(&w.gate, gate), Matmul::new(&w.up, up)], &b.activations, self.ex)?;
-        let up = &*up;
-        match config.gate {
-            Gate::Silu => for_each_row(
-                self.level,
-                m,
-                [(&mut *gate, ff)],
-                self.ex,
-                #[inline(always)]
-                |row, [gate]| math::gate(gate, &up[row * ff..(row + 1) * ff], math::silu),
-            ),
-            Gate::GeluTanh => for_each_row(
-                self.level,
-                m,
-                [(&mut *gate, ff)],
-                self.ex,
-                #[inline(always)]
-                |row, [gate]| math::gate(gate, &up[row * ff..(row + 1) * ff], math::gelu_tanh),
-            ),
-        }
+        let gated = Matmul::new(&w.gate, gate).gated(config.gate, Product::new(&w.up, up));
+        dispatch_matmul_fused(&mut [gated], &b.activations, self.ex)?;
+        let gate = &b.gate[..m * ff];
         activate(&mut b.activations, self.model, gate, m, ff, w.down.kinds(), self.ex)?;
         dispatch_matmul(&w.down, &b.activations, &mut b.hidden[..m * e], self.ex)?;
         self.add_and_norm(b, None, w.post_norm.as_deref(), next_norm);
