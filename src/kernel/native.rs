@@ -81,8 +81,9 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
     codes: &mut [BlockCodes; PANEL_ROWS],
     terms: &mut [f32],
 ) {
-    prefetch(isa, blocks.as_ptr().cast(), size_of_val(blocks));
     for b in 0..len {
+        // One by one: a burst would fill the buffers of the misses.
+        prefetch(isa, (&raw const blocks[b]).cast(), size_of::<F::Block>());
         F::codes(&blocks[b], &mut codes[b]);
     }
     // SAFETY: the caller's promise is the same.
