@@ -4,6 +4,8 @@
 //! zeros up to a power of two. Within a group everything is interleaved by column, in the order in which a register tile
 //! reads it: four codes of each column, the next four of each, …. A tile thus reads one stream at constant offsets.
 
+use crate::simd::largest_code;
+
 /// Columns of a full group.
 pub(crate) const GROUP_COLUMNS: usize = 8;
 
@@ -49,13 +51,12 @@ impl Peaks {
     /// Whether every `Σ w · x` over a group of `group` codes fits an i16, for w of `bits` (6-bit ones as `w − 32`).
     #[inline(always)]
     pub fn fit(self, bits: u32, group: usize) -> bool {
-        let largest = if bits == 6 { 32 } else { (1 << bits) - 1 };
         let sum = match (group, bits) {
             (16, _) => self.of_16 as i32,
             (_, 6) => 2 * self.of_16 as i32,
             _ => self.of_32 as i32,
         };
-        largest * sum <= i16::MAX as i32
+        largest_code(bits) * sum <= i16::MAX as i32
     }
 }
 

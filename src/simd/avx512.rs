@@ -12,7 +12,7 @@
 use super::{
     Level, array_of,
     avx2::{self, Avx2},
-    isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, RegisterTile},
+    isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, RegisterTile, sums_fit},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -57,13 +57,6 @@ fn dot_i16(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         );
     }
     acc
-}
-
-/// Whether the sum of any `STEPS` · 4 products of codes (those of 6 bits centred) fits an i16, so that one `vpdpwssd`
-/// scales and adds it.
-const fn sums_fit(bits: u32, steps: usize) -> bool {
-    let largest = if bits == 6 { 32 } else { (1 << bits) - 1 };
-    largest * 127 * 4 * steps <= i16::MAX as usize
 }
 
 impl Isa for Avx512Vnni {
@@ -307,7 +300,8 @@ impl Isa for Avx512Vnni {
         }
         self.dot::<BITS, STEPS, MR, NR>(&mut sum, w, x);
         for i in 0..MR {
-            if FIT || const { sums_fit(BITS, STEPS) } {
+            // One `vpdpwssd` scales and adds a sum that fits an i16.
+            if FIT || const { sums_fit(BITS, 4 * STEPS) } {
                 for j in 0..NR {
                     acc[i][j] = self.dot_i16(acc[i][j], sum[i][j], scale[i]);
                 }

@@ -10,6 +10,18 @@ use super::Level;
 /// The bits of 1.5 · 2²³: adding an integer below 2²² to them adds it to the float.
 pub const FLOAT_ORIGIN: i32 = 12_582_912.0f32.to_bits() as i32;
 
+/// The largest magnitude of a code of `bits` in [`Isa::dot_scaled`]'s sums: those of 6 bits are centred.
+#[inline(always)]
+pub const fn largest_code(bits: u32) -> i32 {
+    if bits == 6 { 32 } else { (1 << bits) - 1 }
+}
+
+/// Whether the sum of the products of any `codes` codes of `bits` and x fits an i16.
+#[inline(always)]
+pub const fn sums_fit(bits: u32, codes: usize) -> bool {
+    largest_code(bits) as usize * 127 * codes <= i16::MAX as usize
+}
+
 /// Rows of a panel, whatever the register width: a panel's vectors hold 4 codes of each of 16 rows.
 pub const PANEL_ROWS: usize = 16;
 /// Bytes of a panel's vector.
@@ -141,20 +153,6 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn split_scales(self, pair: Self::V) -> [Self::V; 2];
     /// The magnitudes of bytes.
     fn abs_i8(self, a: Self::V) -> Self::V;
-    /// The sum of the four i8 of each lane.
-    #[inline(always)]
-    fn sum_fours(self, codes: Self::V) -> Self::V {
-        let mut sum = [[self.splat(0)]];
-        self.dot::<1, 1, 1, 1>(
-            &mut sum,
-            #[inline(always)]
-            |_, _| self.splat(0x0101_0101),
-            #[inline(always)]
-            |_, _| codes,
-        );
-        sum[0][0]
-    }
-
     /// What [`Isa::scale_sum`] wants beside a scale, for any number of sums.
     fn scale_origin(self, d: Self::F) -> Self::F;
     /// `d · (sum − SUM_ORIGIN)`, rounded once, for |sum − SUM_ORIGIN| < 2²² and d widened from an f16; NaN if d is not finite.

@@ -10,7 +10,7 @@ use super::{
     BLOCK,
     operands::{Operands, UNITS},
 };
-use crate::simd::{Isa, array_of};
+use crate::simd::{Isa, array_of, sums_fit};
 
 impl<
     const BITS: u32,
@@ -34,8 +34,7 @@ impl<
 
     /// Whether group sums are asked to fit an i16 before the fast product is taken.
     const fn asks_fit<I: Isa>() -> bool {
-        let largest = if BITS == 6 { 32 } else { (1 << BITS) - 1 };
-        Self::SCALED && I::PREFERS_I16_SUMS && BITS < 8 && largest * 127 * GROUP > i16::MAX as usize
+        Self::SCALED && I::PREFERS_I16_SUMS && BITS < 8 && !sums_fit(BITS, GROUP)
     }
 
     /// Adds one superblock's product to the sums of `MR` registers of rows and `NR` columns.
