@@ -12,6 +12,7 @@ use super::swar;
 use super::{BlockCodes, QuantBlock};
 use crate::kernel::{FlatTile, Tile};
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 use num_traits::Float;
 
 const BLOCK: usize = 32;
@@ -189,6 +190,7 @@ where
     const BLOCK: usize = BLOCK;
     type Block = <Self as LegacyKind>::Block;
     type Tile = <Self as LegacyKind>::Tile;
+    const SIGNED_CODES_AT: Option<usize> = if BITS == 8 { Some(offset_of!(BlockQ80, qs)) } else { None };
 
     #[inline(always)]
     fn dequantize(block: &Self::Block, out: &mut [f32]) {
@@ -229,8 +231,12 @@ where
         if let Some(codes) = out.codes.first_chunk_mut() {
             block.unpack(codes);
         }
-        out.d = block.d().to_bits() as u32;
-        out.dmin = block.m().to_bits() as u32;
+        [out.d, out.dmin] = Self::scales(block);
+    }
+
+    #[inline(always)]
+    fn scales(block: &Self::Block) -> [u32; 2] {
+        [block.d().to_bits() as u32, block.m().to_bits() as u32]
     }
 }
 

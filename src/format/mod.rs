@@ -62,6 +62,8 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     type Block: Pod + Send + Sync;
     /// The layout class that the kernels run this format in.
     type Tile: Tile;
+    /// Where in a block all its codes lie in order as signed bytes, `code − 128`, if they do: decode reads them there.
+    const SIGNED_CODES_AT: Option<usize> = None;
 
     /// Writes the `BLOCK` weights of `block` to `out`, bit for bit as ggml does.
     ///
@@ -78,4 +80,12 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
 
     /// Writes the integer view of `block`. Float formats never see this call.
     fn codes(block: &Self::Block, out: &mut BlockCodes);
+
+    /// `d` and `dmin` of the integer view alone.
+    #[inline(always)]
+    fn scales(block: &Self::Block) -> [u32; 2] {
+        let mut out = BlockCodes::default();
+        Self::codes(block, &mut out);
+        [out.d, out.dmin]
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
-    tile::{FlatTile, IntTile, Tile},
+    tile::{FlatTile, IntTile, RowBlocks, Tile},
 };
 use crate::{
     QuantBlock,
@@ -54,14 +54,14 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
     }
 }
 
-/// How far ahead of a stream of packed tiles memory is asked for.
-const PREFETCH_BYTES: usize = 2 << 10;
+/// How far ahead of a stream of weights memory is asked for.
+const PREFETCH_BYTES: usize = 8 << 10;
 
 /// Asks for what lies [`PREFETCH_BYTES`] behind a tile.
 #[inline(always)]
 pub(super) fn prefetch<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
     for line in (0..tile_bytes).step_by(VECTOR_BYTES) {
-        isa.prefetch(tile.wrapping_add(PREFETCH_BYTES + line));
+        isa.prefetch_far(tile.wrapping_add(PREFETCH_BYTES + line));
     }
 }
 
@@ -226,6 +226,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BITS, BIAS, MIN> {
     type Expanded = Expanded;
+    const GROUP_SCALES: bool = false;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -375,13 +376,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     #[inline(always)]
     unsafe fn row_terms<I: Isa>(
         isa: I,
-        blocks: &[BlockCodes; PANEL_ROWS],
+        row: &RowBlocks<'_>,
         x: &Inputs<'_>,
         first: usize,
         len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, blocks, x, first..first + len, terms) }
+        unsafe { Self::terms(isa, row, x, first..first + len, terms) }
     }
 }

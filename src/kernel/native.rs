@@ -3,7 +3,12 @@
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
 //! with lanes as rows, in increasing k, as the packed kernels add them.
 
-use super::{Inputs, driver::Job, flat::prefetch, tile::IntTile};
+use super::{
+    Inputs,
+    driver::Job,
+    flat::prefetch,
+    tile::{IntTile, RowBlocks},
+};
 use crate::{
     QuantBlock,
     format::BlockCodes,
@@ -67,7 +72,7 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
     }
 }
 
-/// The terms of `len` ≤ LANES blocks of a row, block `first` of k and following.
+/// The terms of `len` ≤ LANES blocks of a row, block `first_block` of k and following.
 ///
 /// # Safety
 /// The blocks are inside the only row of x, and `terms` has room for LANES.
@@ -77,17 +82,38 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
     blocks: &[F::Block],
     len: usize,
     x: &Inputs<'_>,
-    first: usize,
+    first_block: usize,
     codes: &mut [BlockCodes; PANEL_ROWS],
     terms: &mut [f32],
 ) {
+    const {
+        if let Some(at) = F::SIGNED_CODES_AT {
+            assert!(at + F::BLOCK <= size_of::<F::Block>());
+        }
+    }
+    // Where they lie, LANES blocks have their codes; a shorter rest of the row is copied.
+    let in_place = F::SIGNED_CODES_AT.filter(
+        #[inline(always)]
+        |_| !T::GROUP_SCALES && len == I::LANES,
+    );
+    let (mut d, mut dmin) = ([0; PANEL_ROWS], [0; PANEL_ROWS]);
     for b in 0..len {
         // One by one: a burst would fill the buffers of the misses.
         prefetch(isa, (&raw const blocks[b]).cast(), size_of::<F::Block>());
-        F::codes(&blocks[b], &mut codes[b]);
+        if in_place.is_some() {
+            [d[b], dmin[b]] = F::scales(&blocks[b]);
+        } else {
+            F::codes(&blocks[b], &mut codes[b]);
+            [d[b], dmin[b]] = [codes[b].d, codes[b].dmin];
+        }
     }
-    // SAFETY: the caller's promise is the same.
-    unsafe { T::row_terms(isa, codes, x, first, len, terms.as_mut_ptr()) };
+    let (first, stride_bytes) = match in_place {
+        Some(at) => (blocks.as_ptr().cast::<u8>().wrapping_add(at), size_of::<F::Block>()),
+        None => ((&raw const codes[0].codes).cast(), size_of::<BlockCodes>()),
+    };
+    let row = RowBlocks { codes: first, stride_bytes, signed: in_place.is_some(), groups: codes, d, dmin };
+    // SAFETY: LANES blocks of codes are in `codes` or in `blocks`; the rest is the caller's promise.
+    unsafe { T::row_terms(isa, &row, x, first_block, len, terms.as_mut_ptr()) };
 }
 
 /// Adds the first `count` terms of each row to its sum, in their order.

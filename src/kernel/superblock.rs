@@ -12,7 +12,7 @@ use super::{
     flat::{prefetch, store_sums},
     pack::{pack_codes, pack_pairs, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
-    tile::{IntTile, SuperTile, Tile},
+    tile::{IntTile, RowBlocks, SuperTile, Tile},
 };
 use crate::{
     QuantBlock,
@@ -327,6 +327,7 @@ impl<
 > IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     type Expanded = Expanded;
+    const GROUP_SCALES: bool = Self::SCALED;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -460,13 +461,13 @@ impl<
     #[inline(always)]
     unsafe fn row_terms<I: Isa>(
         isa: I,
-        blocks: &[BlockCodes; PANEL_ROWS],
+        row: &RowBlocks<'_>,
         x: &Inputs<'_>,
         first: usize,
         len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, blocks, x, first..first + len, terms) }
+        unsafe { Self::terms(isa, row, x, first..first + len, terms) }
     }
 }

@@ -189,6 +189,11 @@ impl Isa for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> __m256i {
         // SAFETY: the caller vouches for 4 bytes at `p`.
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
@@ -207,6 +212,11 @@ impl Isa for Avx2 {
     fn or(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_xor_si256(a, b) }
     }
     #[inline(always)]
     fn add(self, a: __m256i, b: __m256i) -> __m256i {

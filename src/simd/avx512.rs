@@ -98,6 +98,11 @@ impl Isa for Avx512Vnni {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> __m512i {
         // SAFETY: the caller vouches for 4 bytes at `p`.
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
@@ -116,6 +121,11 @@ impl Isa for Avx512Vnni {
     fn or(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_xor_si512(a, b) }
     }
     #[inline(always)]
     fn add(self, a: __m512i, b: __m512i) -> __m512i {

@@ -84,6 +84,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn store(self, p: *mut u8, v: Self::V);
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const u8);
+    /// Asks for the cache line at `p` to be brought to the second-level cache, which has more misses under way at a time.
+    fn prefetch_far(self, p: *const u8);
     /// The i32 at `p` in every lane.
     ///
     /// # Safety
@@ -95,6 +97,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
     /// Bitwise or.
     fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// Wrapping i32 addition.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// The larger i32.

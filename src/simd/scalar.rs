@@ -62,6 +62,8 @@ impl Isa for Scalar {
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
     #[inline(always)]
+    fn prefetch_far(self, _: *const u8) {}
+    #[inline(always)]
     unsafe fn broadcast(self, p: *const u8) -> Lanes {
         // SAFETY: the caller vouches for 4 bytes at `p`.
         [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
@@ -77,6 +79,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn or(self, a: Lanes, b: Lanes) -> Lanes {
         array_of(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn xor(self, a: Lanes, b: Lanes) -> Lanes {
+        array_of(|i| a[i] ^ b[i])
     }
     #[inline(always)]
     fn add(self, a: Lanes, b: Lanes) -> Lanes {

@@ -6,6 +6,7 @@ use crate::format::search::{largest_magnitude, nearest};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// ggml's `Q8_K`: 9.125 bits a weight, `w = d·q` with a signed byte `q = code − 128`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +31,7 @@ impl QuantBlock for Q8K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ8K;
     type Tile = SuperTile<8, 128, 256, 0, 0, false>;
+    const SIGNED_CODES_AT: Option<usize> = Some(offset_of!(BlockQ8K, qs));
 
     #[inline(always)]
     fn dequantize(block: &BlockQ8K, out: &mut [f32]) {
@@ -48,7 +50,12 @@ impl QuantBlock for Q8K {
         for (out, &q) in out.codes.iter_mut().zip(&block.qs) {
             *out = q as u8 ^ 0x80;
         }
-        out.d = block.d.to_bits();
+        [out.d, out.dmin] = Self::scales(block);
+    }
+
+    #[inline(always)]
+    fn scales(block: &BlockQ8K) -> [u32; 2] {
+        [block.d.to_bits(), 0]
     }
 }
 

@@ -1,13 +1,14 @@
 //! Decode from native blocks of 32: lanes are codes of one row, then blocks of that row.
 
 use super::{
-    super::{Inputs, planes::UNIT_CODES, tile::FlatTile},
+    super::{
+        Inputs,
+        planes::UNIT_CODES,
+        tile::{FlatTile, RowBlocks},
+    },
     remaining_bias,
 };
-use crate::{
-    format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, array_of},
-};
+use crate::simd::{Isa, PANEL_ROWS, array_of};
 use core::ops::Range;
 
 /// What of x the blocks meet, where x ends before the registers do.
@@ -27,17 +28,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     #[inline(always)]
     pub(super) unsafe fn terms<I: Isa>(
         isa: I,
-        blocks: &[BlockCodes; PANEL_ROWS],
+        row: &RowBlocks<'_>,
         x: &Inputs<'_>,
         range: Range<usize>,
         terms: *mut f32,
     ) {
         let len = range.len();
         let first = range.start;
-        let (mut d, mut m) = ([0u32; PANEL_ROWS], [0u32; PANEL_ROWS]);
-        for b in 0..I::LANES {
-            (d[b], m[b]) = (blocks[b].d, blocks[b].dmin);
-        }
         let mut tail;
         // SAFETY: `len` blocks of x from `first` on are inside its arrays, and LANES elements inside the tail's; there are
         // LANES blocks of weights.
@@ -66,7 +63,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                     isa.dot::<BITS, 1, 1, 1>(
                         &mut sum,
                         #[inline(always)]
-                        |_, _| isa.load_units((&raw const blocks[0].codes).cast(), size_of::<BlockCodes>(), i),
+                        |_, _| row.load_units(isa, i),
                         #[inline(always)]
                         |_, _| isa.load(codes.add(i * I::LANES * 4)),
                     );
@@ -77,11 +74,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             if bias != 0 {
                 sums = isa.add(sums, isa.mul(isa.load(neg_sums.cast()), isa.splat(bias)));
             }
-            let d = isa.widen_f16(isa.load(d.as_ptr().cast()));
+            let d = isa.widen_f16(isa.load(row.d.as_ptr().cast()));
             let sums = isa.add(sums, isa.splat(I::SUM_ORIGIN));
             let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(dx));
             if MIN {
-                let m = isa.widen_f16(isa.load(m.as_ptr().cast()));
+                let m = isa.widen_f16(isa.load(row.dmin.as_ptr().cast()));
                 term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(d_sums)));
             }
             isa.store_f32(terms, term);
