@@ -104,7 +104,12 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
             [d[b], dmin[b]] = F::scales(&blocks[b]);
         } else {
             F::codes(&blocks[b], &mut codes[b]);
-            [d[b], dmin[b]] = [codes[b].d, codes[b].dmin];
+        }
+    }
+    if in_place.is_none() {
+        // Behind the loop above, which compiles to worse code with this in it.
+        for b in 0..len {
+            (d[b], dmin[b]) = (codes[b].d, codes[b].dmin);
         }
     }
     let (first, stride_bytes) = match in_place {
