@@ -458,7 +458,12 @@ impl Isa for Avx2 {
         // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
             match width {
-                8 => (0..8).step_by(4).for_each(|first| kernel.run::<Self, 2, 4, 8>(self, first)),
+                8 => {
+                    // Not `for_each`, whose closure may end up outside of the function that enables the instructions.
+                    for first in (0..8).step_by(4) {
+                        kernel.run::<Self, 2, 4, 8>(self, first);
+                    }
+                }
                 4 => kernel.run::<Self, 2, 4, 4>(self, 0),
                 2 => kernel.run::<Self, 2, 2, 2>(self, 0),
                 _ => kernel.run::<Self, 2, 1, 1>(self, 0),
@@ -471,7 +476,12 @@ impl Isa for Avx2 {
         // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
             match width {
-                8 => (0..8).step_by(4).for_each(|first| kernel.run::<Self, 1, 4, 8>(self, first)),
+                8 => {
+                    // Not `for_each`, whose closure may end up outside of the function that enables the instructions.
+                    for first in (0..8).step_by(4) {
+                        kernel.run::<Self, 1, 4, 8>(self, first);
+                    }
+                }
                 4 => kernel.run::<Self, 1, 4, 4>(self, 0),
                 2 => kernel.run::<Self, 1, 2, 2>(self, 0),
                 _ => kernel.run::<Self, 1, 1, 1>(self, 0),
