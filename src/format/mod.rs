@@ -63,6 +63,7 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// The layout class that the kernels run this format in.
     type Tile: Tile;
     /// Where in a block all its codes lie in order as signed bytes, `code − 128`, if they do: decode reads them there.
+    /// Of no use to tiles whose groups have scales of their own.
     const SIGNED_CODES_AT: Option<usize> = None;
 
     /// Writes the `BLOCK` weights of `block` to `out`, bit for bit as ggml does.
