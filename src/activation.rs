@@ -139,6 +139,11 @@ impl Activations {
     /// # Errors
     /// [`Error::Shape`] if `x` does not have `m · k` elements, [`Error::Block`] if `k` is not a multiple of a kind's block.
     pub fn quantize(&mut self, x: &[f32], m: usize, k: usize, kinds: Kinds, executor: &impl Executor) -> Result<()> {
+        self.quantize_on(x, m, k, kinds, executor)
+    }
+
+    /// [`Activations::quantize`], compiled once.
+    fn quantize_on(&mut self, x: &[f32], m: usize, k: usize, kinds: Kinds, executor: &dyn Executor) -> Result<()> {
         check_len(x, m, k)?;
         for (kind, block) in [(Kinds::BLOCK32, 32), (Kinds::BLOCK256, 256)] {
             if kinds.contains(kind) && !k.is_multiple_of(block) {
@@ -292,7 +297,7 @@ fn put_rows<T: Copy, const W: usize>(to: &mut [T], rows: &[[T; GROUP_COLUMNS]]) 
 }
 
 impl Quantized {
-    fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &impl Executor) {
+    fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &dyn Executor) {
         let only = |group: usize, per: usize| if GROUP == group { k / per } else { 0 };
         let (fours, scales, peaks) = (k / 4, k / GROUP, only(256, 256));
         let (of_16, pairs16, pairs32, d_sums) = (only(256, 16), only(256, 32), only(256, 64), only(32, 32));

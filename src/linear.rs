@@ -99,6 +99,11 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
     /// # Errors
     /// Those of [`Linear::pack`]; what `memory` returns; [`Error::Shape`] if it gives fewer bytes than it was asked for.
     pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<Linear<'static, F>> {
+        self.pack_on(memory, executor)
+    }
+
+    /// [`Linear::pack_in`].
+    pub(crate) fn pack_on(self, memory: &mut dyn PackedMemory, executor: &dyn Executor) -> Result<Linear<'static, F>> {
         let Linear { n, k, level, storage, .. } = self;
         let packed = match storage {
             Storage::Packed(packed) => packed,
@@ -179,8 +184,7 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         y: &mut [f32],
         executor: &impl Executor,
     ) -> Result<()> {
-        let plan = self.plan(rows, x, y, executor.threads())?;
-        executor.run(plan.tasks, &|task| plan.run(task));
+        self.plan(rows, x, y, executor.threads())?.execute(executor);
         Ok(())
     }
 

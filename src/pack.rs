@@ -19,8 +19,8 @@ pub(crate) fn pack<F: QuantBlock>(
     n: usize,
     k: usize,
     total: usize,
-    memory: &mut impl PackedMemory,
-    executor: &impl Executor,
+    memory: &mut dyn PackedMemory,
+    executor: &dyn Executor,
 ) -> Result<PackedBytes> {
     let (mut region, level) = (memory.allocate(total)?, Level::best());
     let (panels, panel_bytes) = (panels_of(n), k / F::BLOCK * F::Tile::TILE_BYTES);

@@ -1,6 +1,7 @@
 //! A matmul that is checked and cut into tasks.
 
 use crate::{
+    Executor,
     kernel::{Job, Output, panels_of},
     simd::PANEL_ROWS,
 };
@@ -56,6 +57,11 @@ impl<'j> Plan<'j> {
     pub fn features(&self, task: usize) -> Range<usize> {
         let panels = self.cut(task);
         panels.start * PANEL_ROWS..(panels.end * PANEL_ROWS).min(self.job.rows.1 - self.job.rows.0)
+    }
+
+    /// Runs all tasks.
+    pub fn execute(&self, executor: &dyn Executor) {
+        executor.run(self.tasks, &|task| self.run(task));
     }
 
     /// Multiplies the panels of one task. Each task is to be run once, before y is read.

@@ -6,7 +6,7 @@ use crate::{
     for_each_format,
     format::*,
     kernel::{Operand, Output},
-    memory::PackedMemory,
+    memory::{PackedMemory, Separate},
     plan::Plan,
 };
 use alloc::{format, string::String};
@@ -97,7 +97,7 @@ impl<'a> WeightFormat<'a> {
     /// # Errors
     /// Those of [`Linear::pack`].
     pub fn pack(self, executor: &impl Executor) -> Result<WeightFormat<'static>> {
-        Ok(map_each!(self, linear => linear.pack(executor)?))
+        self.pack_in(&mut Separate, executor)
     }
 
     /// [`Linear::pack_in`].
@@ -105,7 +105,13 @@ impl<'a> WeightFormat<'a> {
     /// # Errors
     /// Those of [`Linear::pack_in`].
     pub fn pack_in(self, memory: &mut impl PackedMemory, executor: &impl Executor) -> Result<WeightFormat<'static>> {
-        Ok(map_each!(self, linear => linear.pack_in(memory, executor)?))
+        self.pack_on(memory, executor)
+    }
+
+    /// [`WeightFormat::pack_in`]. It and [`WeightFormat::plan`], where kernels begin, are generic over nothing, so that
+    /// crates that call them do not compile the kernels of all formats again.
+    fn pack_on(self, memory: &mut dyn PackedMemory, executor: &dyn Executor) -> Result<WeightFormat<'static>> {
+        Ok(map_each!(self, linear => linear.pack_on(memory, executor)?))
     }
 
     /// [`Linear::with_level`].
@@ -156,7 +162,7 @@ impl<'a> WeightFormat<'a> {
     /// # Errors
     /// Those of [`Linear::matmul`].
     pub fn matmul(&self, x: &Activations, y: &mut [f32], executor: &impl Executor) -> Result<()> {
-        each!(self, linear => linear.matmul(x, y, executor))
+        self.matmul_rows(0..self.n(), x, y, executor)
     }
 
     /// [`Linear::matmul_rows`].
@@ -170,7 +176,8 @@ impl<'a> WeightFormat<'a> {
         y: &mut [f32],
         executor: &impl Executor,
     ) -> Result<()> {
-        each!(self, linear => linear.matmul_rows(rows, x, y, executor))
+        self.plan(rows, x, y, executor.threads())?.execute(executor);
+        Ok(())
     }
 
     /// [`Linear::dequantize_row`].
@@ -181,9 +188,15 @@ impl<'a> WeightFormat<'a> {
         each!(self, linear => linear.dequantize_row(row, out))
     }
 
-    /// [`Linear::plan`] for all rows.
-    pub(crate) fn plan<'j>(&'j self, x: &'j Activations, y: &mut [f32], threads: usize) -> Result<Plan<'j>> {
-        each!(self, linear => linear.plan(0..linear.n(), x, y, threads))
+    /// [`Linear::plan`].
+    pub(crate) fn plan<'j>(
+        &'j self,
+        rows: Range<usize>,
+        x: &'j Activations,
+        y: &mut [f32],
+        threads: usize,
+    ) -> Result<Plan<'j>> {
+        each!(self, linear => linear.plan(rows, x, y, threads))
     }
 
     /// [`Linear::operand`].

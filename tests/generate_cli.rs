@@ -131,6 +131,11 @@ fn levels_that_are_not_there() {
     }
 }
 
+#[test]
+fn a_cache_type_that_is_not_there() {
+    fails(&["--cache-type", "q8_0"], &["q8_0", "i16, f16, f32"]);
+}
+
 /// Asks for the demo model where it cannot be fetched; nothing may stay behind.
 #[track_caller]
 fn cannot_fetch(path_variable: &Path, says: &str) {
@@ -216,6 +221,10 @@ fn answers_are_the_same_on_every_level_and_number_of_threads() {
     }
     for level in quantblock::Level::ALL.into_iter().filter(|level| level.is_available()) {
         assert_eq!(answer(&["--isa", level.name()]).0, first, "{}", level.name());
+    }
+    for kind in ["f16", "f32"] {
+        let text = answer(&["--cache-type", kind]).0;
+        assert!(text.trim().len() > 10, "{text}");
     }
     for flags in [&["-t", "1"][..], &["-t", "3"], &["--native"], &["--no-mmap"]] {
         assert_eq!(answer(flags).0, first, "{flags:?}");

@@ -8,7 +8,7 @@ use quantblock::{
     fused::{Gate, Matmul, Product},
     gguf::read_file,
     indexed::IndexedBuffers,
-    transformer::{LoadOptions, Model, Sampler, SamplingOptions, Session},
+    transformer::{CacheType, LoadOptions, Model, Sampler, SamplingOptions, Session},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -96,11 +96,12 @@ fn main() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.gguf"));
         let file: SharedBytes = Arc::new(read_file(path).unwrap());
         for storage in [Storage::Native, Storage::Packed] {
-            for exact in [false, true] {
-                let options = LoadOptions::default().storage(storage).f32_activations(exact);
-                let model = Model::load_from_gguf(file.clone(), options).unwrap();
-                check(&format!("{name}, {storage:?}, f32 {exact}, one thread"), &model, &Serial);
-                check(&format!("{name}, {storage:?}, f32 {exact}, a pool"), &model, &pool);
+            let options = LoadOptions::default().storage(storage);
+            let with_caches = CacheType::ALL.map(|kind| options.clone().cache_type(kind));
+            for options in with_caches.into_iter().chain([options.clone().f32_activations(true)]) {
+                let model = Model::load_from_gguf(file.clone(), options.clone()).unwrap();
+                check(&format!("{name}, {options:?}, one thread"), &model, &Serial);
+                check(&format!("{name}, {options:?}, a pool"), &model, &pool);
             }
         }
     }

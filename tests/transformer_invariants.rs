@@ -8,7 +8,7 @@ use quantblock::{
     executor::ThreadPool,
     for_each_format, format,
     gguf::{GgufWriter, ToMetadata, read_file},
-    transformer::{LoadOptions, Model, Session},
+    transformer::{CacheType, LoadOptions, Model, Session},
     weight::FORMATS,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -206,6 +206,9 @@ fn every_architecture_gives_one_answer() {
         let file: SharedBytes = Arc::new(read_file(path).unwrap());
         one_answer(name, &file, &tokens(101), &LoadOptions::default());
         one_answer(name, &file, &tokens(70), &LoadOptions::default().f32_activations(true));
+        for kind in CacheType::ALL {
+            one_answer(name, &file, &tokens(70), &LoadOptions::default().cache_type(kind));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use quantblock::{
     bytes::SharedBytes,
     executor::ThreadPool,
     gguf::{Mmap, read_file},
-    transformer::{LoadOptions, Model, Session},
+    transformer::{CacheType, LoadOptions, Model, Session},
 };
 use std::{path::Path, sync::Arc};
 
@@ -197,9 +197,11 @@ fn real_model_matches_the_reference(name: &str) {
 
 fn int8_activations_stay_near_f32(name: &str) {
     let tokens = Fixture::read(name).tokens;
-    let [exact, quantized] = [true, false].map(|on| real(name, LoadOptions::default().f32_activations(on)));
-    let distance = between(&exact, &quantized, &tokens);
-    assert_near(&format!("{name}, int8 activations against f32"), &distance);
+    let exact = real(name, LoadOptions::default().f32_activations(true));
+    for kind in [CacheType::I16, CacheType::F16] {
+        let distance = between(&exact, &real(name, LoadOptions::default().cache_type(kind)), &tokens);
+        assert_near(&format!("{name}, int8 activations and {} cache against f32", kind.name()), &distance);
+    }
 }
 
 /// llama.cpp rounds activations to int8 and its KV cache to f16, so it is a neighbour, not the truth.
@@ -208,8 +210,11 @@ fn int8_activations_stay_near_llama_cpp(name: &str) {
     assert_eq!(fixture.tokens, ours.tokens);
     let exact = real(name, LoadOptions::default().f32_activations(true));
     println!("{name}, f32 activations against llama.cpp: {:?}", against_reference(&exact, &fixture));
-    let packed = real(name, LoadOptions::default().storage(Storage::Packed));
-    assert_near(&format!("{name}, int8 activations against llama.cpp"), &against_reference(&packed, &fixture));
+    for kind in [CacheType::I16, CacheType::F16] {
+        let model = real(name, LoadOptions::default().cache_type(kind));
+        let what = format!("{name}, int8 activations and {} cache against llama.cpp", kind.name());
+        assert_near(&what, &against_reference(&model, &fixture));
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let (level, storage) = (options.level()?, options.storage());
+    let (level, storage, cache_type) = (options.level()?, options.storage(), options.cache_type()?);
     let backend = format!("{} {}", level.name(), if storage == Storage::Packed { "packed" } else { "native" });
     let tests = Test::all(&options.n_prompt, &options.n_gen, &options.n_depth);
     let context = tests.iter().map(Test::context).max().ok_or("nothing to measure: give -p or -n a number above 0")?;
@@ -53,7 +53,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             let gguf = Gguf::parse((*file).as_ref()).map_err(of_file)?;
             ModelInfo::new(path, &gguf).map_err(of_file)?
         };
-        let load = LoadOptions::default().level(level).storage(storage).context(context);
+        let mut load = LoadOptions::default().level(level).storage(storage).context(context);
+        load.cache_type = cache_type;
         let loaders = ThreadPool::default();
         let model = Model::load_from_gguf_with(file, load, &loaders).map_err(of_file)?;
         // Nothing is printed before the first model is known to load.

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use quantblock::transformer::CacheType;
 use quantblock::{Level, Storage};
 
 /// How results are printed.
@@ -61,17 +62,21 @@ pub struct Options {
     /// Packs the weights for SIMD (the default)
     #[arg(long)]
     pack: bool,
+
+    /// How the KV cache stores keys and values: i16 (codes with a scale), f16 or f32 [default: i16]
+    #[arg(long, value_name = "TYPE")]
+    cache_type: Option<String>,
 }
 
 impl Options {
     /// The instruction set level that was asked for.
     pub fn level(&self) -> Result<Level, Box<dyn Error>> {
-        let Some(name) = &self.isa else { return Ok(Level::best()) };
-        let level = Level::from_name(name).ok_or_else(|| {
-            let names = Level::ALL.map(Level::name).join(", ");
-            format!("unknown instruction set level `{name}`; there are {names}")
-        })?;
-        Ok(level.checked()?)
+        Ok(self.isa.as_deref().map_or(Ok(Level::best()), str::parse)?.checked()?)
+    }
+
+    /// The type of the KV cache, if one was given.
+    pub fn cache_type(&self) -> Result<Option<CacheType>, Box<dyn Error>> {
+        Ok(self.cache_type.as_deref().map(str::parse).transpose()?)
     }
 
     /// The form of the weights that was asked for.

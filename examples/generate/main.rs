@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     // What can be wrong with the flags is said before anything is fetched or read.
     let level = options.level()?;
+    let cache_type = options.cache_type()?;
     let prompt = options.prompt()?;
     let path = match &options.model {
         Some(path) => path.clone(),
@@ -56,6 +57,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let gguf = Gguf::parse((*file).as_ref()).map_err(of_file)?;
     let mut load =
         LoadOptions::default().storage(options.storage()).f32_activations(options.f32_activations).level(level);
+    load.cache_type = cache_type;
     match options.ctx_size {
         None => {}
         Some(0) => load = load.context(report::trained_context(&gguf).map_err(of_file)?),

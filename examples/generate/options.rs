@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Parser;
-use quantblock::transformer::SamplingOptions;
+use quantblock::transformer::{CacheType, SamplingOptions};
 use quantblock::{Level, Storage};
 
 /// What the demo model is asked.
@@ -98,6 +98,11 @@ pub struct Options {
     #[arg(long)]
     pack: bool,
 
+    /// How the KV cache stores keys and values: i16 (codes with a scale), f16 or f32 [default: i16, or f32 with
+    /// --f32-activations]
+    #[arg(long, value_name = "TYPE")]
+    cache_type: Option<String>,
+
     /// Multiplies f32 activations instead of quantized ones: slow, to verify the others
     #[arg(long)]
     pub f32_activations: bool,
@@ -131,12 +136,12 @@ impl Options {
     }
 
     pub fn level(&self) -> Result<Level, Box<dyn Error>> {
-        let Some(name) = &self.isa else { return Ok(Level::best()) };
-        let level = Level::from_name(name).ok_or_else(|| {
-            let names = Level::ALL.map(Level::name).join(", ");
-            format!("unknown instruction set level `{name}`; there are {names}")
-        })?;
-        Ok(level.checked()?)
+        Ok(self.isa.as_deref().map_or(Ok(Level::best()), str::parse)?.checked()?)
+    }
+
+    /// The type of the KV cache, if one was given.
+    pub fn cache_type(&self) -> Result<Option<CacheType>, Box<dyn Error>> {
+        Ok(self.cache_type.as_deref().map(str::parse).transpose()?)
     }
 
     pub fn storage(&self) -> Storage {

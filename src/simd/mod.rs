@@ -36,6 +36,7 @@ use vectorize_with;
 
 use crate::{Error, Result};
 use alloc::format;
+use core::str::FromStr;
 
 /// An instruction set level that kernels are built for. Every level gives the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,18 +94,13 @@ impl Level {
         })
     }
 
-    /// The name that [`Level::from_name`] reads: `scalar`, `avx2`, `avx512vnni`.
+    /// The name that a level is parsed from: `scalar`, `avx2`, `avx512vnni`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512Vnni => "avx512vnni",
         }
-    }
-
-    /// The level of that name.
-    pub fn from_name(name: &str) -> Option<Level> {
-        Level::ALL.into_iter().find(|level| level.name() == name)
     }
 
     /// Runs `task` with this level's instructions enabled, or with plain Rust where the CPU lacks them (the bits are
@@ -135,16 +131,28 @@ impl Level {
     }
 }
 
+impl FromStr for Level {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| Error::Unsupported {
+            what: format!("instruction set level `{name}`"),
+            instead: format!("there are {}", Level::ALL.map(Level::name).join(", ")),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn names_round_trip_and_scalar_is_everywhere() {
         for level in Level::ALL {
-            assert_eq!(Level::from_name(level.name()), Some(level));
+            assert_eq!(level.name().parse(), Ok(level));
         }
-        assert_eq!(Level::from_name("mmx"), None);
+        assert!("mmx".parse::<Level>().is_err_and(|error| error.to_string().contains("scalar, avx2")));
         assert!(Level::Scalar.is_available() && Level::best().is_available());
     }
 }

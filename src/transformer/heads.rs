@@ -54,7 +54,7 @@ impl Heads<'_> {
         projected: Projected<'_>,
         codes: QueryCodes<'_>,
         cache: KvWriter<'_>,
-        ex: &impl Executor,
+        ex: &dyn Executor,
     ) {
         let elements = self.m * (self.config.query_length() + 2 * self.config.kv_length());
         let shared = Shared {
@@ -109,12 +109,6 @@ impl Heads<'_> {
             // SAFETY: a task has all rows of its group of positions.
             unsafe { shared.cache.store(kv_head, self.start + row, key, value) };
         }
-        if matches!(shared.cache, KvWriter::Exact { .. }) {
-            for value in q {
-                *value *= config.attention_scale;
-            }
-            return;
-        }
         // SAFETY: as above.
         let (codes, scales) = unsafe {
             (
@@ -123,6 +117,10 @@ impl Heads<'_> {
             )
         };
         let to_base_2 = config.attention_scale * core::f32::consts::LOG2_E;
+        if !shared.cache.takes_codes() {
+            scales.fill(to_base_2);
+            return;
+        }
         let limit = codes::query_limit(d);
         for ((q, codes), slot) in q.chunks_exact(d).zip(codes.chunks_exact_mut(d)).zip(scales) {
             let (scale, inverse) = codes::scale(q, limit);

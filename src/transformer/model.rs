@@ -1,6 +1,6 @@
 //! A whole model: hyperparameters, weights and RoPE tables.
 
-use super::{AttentionWeights, Config, FFNWeights, rope::RopeTable, weights::Loader};
+use super::{AttentionWeights, CacheType, Config, FFNWeights, rope::RopeTable, weights::Loader};
 use crate::{
     Error, Executor, Level, Result, Serial, Storage, WeightFormat,
     bytes::{SharedBytes, WeightBytes},
@@ -16,8 +16,10 @@ pub struct LoadOptions {
     pub storage: Storage,
     /// The instruction set level; `None`: the fastest that the CPU has.
     pub level: Option<Level>,
-    /// Whether matmuls multiply f32 activations, and the KV cache holds f32: slow, for verification.
+    /// Whether matmuls multiply f32 activations: slow, for verification.
     pub f32_activations: bool,
+    /// How the KV cache stores keys and values; `None`: as 16-bit codes, or as f32 where activations are f32.
+    pub cache_type: Option<CacheType>,
     /// Positions of a session; `None`: what the model was trained for, but at most 4096.
     pub context: Option<usize>,
     /// Tokens of a prompt that go through the model together. 512.
@@ -26,7 +28,14 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { storage: Storage::Packed, level: None, f32_activations: false, context: None, batch: 512 }
+        LoadOptions {
+            storage: Storage::Packed,
+            level: None,
+            f32_activations: false,
+            cache_type: None,
+            context: None,
+            batch: 512,
+        }
     }
 }
 
@@ -43,9 +52,15 @@ impl LoadOptions {
         self
     }
 
-    /// With f32 activations and an f32 KV cache, or without.
+    /// With f32 activations, or without.
     pub fn f32_activations(mut self, on: bool) -> Self {
         self.f32_activations = on;
+        self
+    }
+
+    /// With a KV cache of this type.
+    pub fn cache_type(mut self, kind: CacheType) -> Self {
+        self.cache_type = Some(kind);
         self
     }
 
@@ -81,6 +96,7 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) level: Level,
     pub(crate) f32_activations: bool,
+    pub(crate) cache_type: CacheType,
     pub(crate) context: usize,
     pub(crate) batch: usize,
     pub(crate) embedding: WeightFormat<'static>,
@@ -109,6 +125,11 @@ impl Model {
     /// # Errors
     /// As there.
     pub fn load_from_gguf_with(file: SharedBytes, options: LoadOptions, ex: &impl Executor) -> Result<Model> {
+        Self::load_on(file, options, ex)
+    }
+
+    /// [`Model::load_from_gguf_with`], compiled once.
+    fn load_on(file: SharedBytes, options: LoadOptions, ex: &dyn Executor) -> Result<Model> {
         let gguf = Gguf::parse((*file).as_ref())?;
         let config = Config::from_gguf(&gguf)?;
         let level = options.level.unwrap_or_else(Level::best).checked()?;
@@ -146,10 +167,12 @@ impl Model {
             None => None,
         };
         let (f32_activations, batch) = (options.f32_activations, options.batch.min(context));
+        let usual = if f32_activations { CacheType::F32 } else { CacheType::I16 };
         Ok(Model {
             config,
             level,
             f32_activations,
+            cache_type: options.cache_type.unwrap_or(usual),
             context,
             batch,
             embedding,
@@ -169,6 +192,11 @@ impl Model {
     /// Positions that a session holds.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// How the KV caches of sessions store keys and values.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache_type
     }
 
     /// The instruction set level of the kernels.

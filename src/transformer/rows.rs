@@ -4,9 +4,9 @@ use super::math::vectorize;
 use crate::{executor::Executor, kernel::SharedMut, simd::Level};
 
 /// An executor for callers whose tasks are rows: a thread takes many at once, since taking one costs as much as the row.
-pub(crate) struct Chunked<'a, X>(pub &'a X);
+pub(crate) struct Chunked<'a>(pub &'a dyn Executor);
 
-impl<X: Executor> Executor for Chunked<'_, X> {
+impl Executor for Chunked<'_> {
     fn threads(&self) -> usize {
         self.0.threads()
     }
@@ -27,7 +27,7 @@ pub(crate) fn for_each_row<const N: usize>(
     level: Level,
     rows: usize,
     matrices: [(&mut [f32], usize); N],
-    ex: &impl Executor,
+    ex: &dyn Executor,
     f: impl Fn(usize, [&mut [f32]; N]) + Sync,
 ) {
     let elements: usize = matrices.iter().map(|(_, width)| rows * width).sum();

@@ -89,7 +89,7 @@ impl<'m> Session<'m> {
         };
         Ok(Session {
             model,
-            cache: KvCache::new(shape, model.f32_activations)?,
+            cache: KvCache::new(shape, model.cache_type)?,
             position: 0,
             buffers: Buffers {
                 activations: Activations::with_level(model.level),
@@ -203,7 +203,7 @@ impl<'m> Session<'m> {
     }
 
     /// Takes a batch through all layers; the wanted rows' normalized results are then the first of `hidden`.
-    fn forward(&mut self, tokens: &[u32], wanted: Wanted, ex: &impl Executor) -> Result<()> {
+    fn forward(&mut self, tokens: &[u32], wanted: Wanted, ex: &dyn Executor) -> Result<()> {
         let Session { model, cache, position, buffers } = self;
         let (config, level) = (&model.config, model.level);
         let (e, epsilon) = (config.embedding_length, config.rms_epsilon);
@@ -245,17 +245,17 @@ impl<'m> Session<'m> {
 }
 
 /// A batch of tokens on its way through the layers.
-struct Batch<'a, X> {
+struct Batch<'a> {
     model: &'a Model,
     level: Level,
     /// Position of the first row.
     start: usize,
     /// Rows.
     m: usize,
-    ex: &'a X,
+    ex: &'a dyn Executor,
 }
 
-impl<X: Executor> Batch<'_, X> {
+impl Batch<'_> {
     /// Q, K and V of `hidden`, rotated; K and V go into the cache.
     fn queries_keys_values(&self, index: usize, layer: &Layer, cache: &mut KvCache, b: &mut Buffers) -> Result<()> {
         let (config, w, m) = (&self.model.config, &layer.attention, self.m);
@@ -263,7 +263,7 @@ impl<X: Executor> Batch<'_, X> {
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (q, k, v) = (&mut b.q[..m * queries], &mut b.k[..m * keys], &mut b.v[..m * keys]);
         let mut jobs = [Matmul::new(&w.q, q), Matmul::new(&w.k, k), Matmul::new(&w.v, v)];
-        dispatch_matmul_fused(&mut jobs, &b.activations, self.ex)?;
+        dispatch_matmul_fused(&mut jobs, &b.activations, &self.ex)?;
 
         let rope = match &self.model.local_rope {
             Some(local) if config.is_local(index) => local,
@@ -303,7 +303,7 @@ impl<X: Executor> Batch<'_, X> {
         let heads = &mut b.heads[..m * queries];
         attention::attend(self.level, cache, what, q, heads, self.ex);
         activate(&mut b.activations, self.model, heads, m, queries, w.output.kinds(), self.ex)?;
-        dispatch_matmul(&w.output, &b.activations, &mut b.hidden[..m * e], self.ex)?;
+        dispatch_matmul(&w.output, &b.activations, &mut b.hidden[..m * e], &self.ex)?;
         self.add_and_norm(b, w.output_bias.as_deref(), w.post_norm.as_deref(), &layer.ffn.norm);
         Ok(())
     }
@@ -315,10 +315,10 @@ impl<X: Executor> Batch<'_, X> {
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (gate, up) = (&mut b.gate[..m * ff], &mut b.up[..m * ff]);
         let gated = Matmul::new(&w.gate, gate).gated(config.gate, Product::new(&w.up, up));
-        dispatch_matmul_fused(&mut [gated], &b.activations, self.ex)?;
+        dispatch_matmul_fused(&mut [gated], &b.activations, &self.ex)?;
         let gate = &b.gate[..m * ff];
         activate(&mut b.activations, self.model, gate, m, ff, w.down.kinds(), self.ex)?;
-        dispatch_matmul(&w.down, &b.activations, &mut b.hidden[..m * e], self.ex)?;
+        dispatch_matmul(&w.down, &b.activations, &mut b.hidden[..m * e], &self.ex)?;
         self.add_and_norm(b, None, w.post_norm.as_deref(), next_norm);
         Ok(())
     }
@@ -354,7 +354,7 @@ fn activate(
     m: usize,
     k: usize,
     kinds: Kinds,
-    ex: &impl Executor,
+    ex: &dyn Executor,
 ) -> Result<()> {
     if model.f32_activations {
         activations.keep_f32(x, m, k)
@@ -365,18 +365,18 @@ fn activate(
 
 impl Buffers {
     /// Takes the first `m` rows of `hidden` as activations.
-    fn activate_hidden(&mut self, model: &Model, m: usize, kinds: Kinds, ex: &impl Executor) -> Result<()> {
+    fn activate_hidden(&mut self, model: &Model, m: usize, kinds: Kinds, ex: &dyn Executor) -> Result<()> {
         let e = model.config.embedding_length;
         activate(&mut self.activations, model, &self.hidden[..m * e], m, e, kinds, ex)
     }
 
     /// Logits of `rows` ≤ [`LOGIT_ROWS`] rows of `hidden` from `first` on.
-    fn logits(&mut self, model: &Model, first: usize, rows: usize, ex: &impl Executor) -> Result<&[f32]> {
+    fn logits(&mut self, model: &Model, first: usize, rows: usize, ex: &dyn Executor) -> Result<&[f32]> {
         let (e, vocab, output) = (model.config.embedding_length, model.config.vocab_size, model.output());
         let hidden = &self.hidden[first * e..(first + rows) * e];
         activate(&mut self.activations, model, hidden, rows, e, output.kinds(), ex)?;
         let logits = &mut self.logits[..rows * vocab];
-        dispatch_matmul(output, &self.activations, logits, ex)?;
+        dispatch_matmul(output, &self.activations, logits, &ex)?;
         Ok(logits)
     }
 }

@@ -55,12 +55,12 @@ pub struct FFNWeights {
 }
 
 /// Loads tensors of one file in one way.
-pub(crate) struct Loader<'f, X> {
+pub(crate) struct Loader<'f> {
     pub gguf: &'f Gguf<'f>,
     pub file: WeightBytes<'static>,
     pub storage: Storage,
     pub level: Level,
-    pub ex: &'f X,
+    pub ex: &'f dyn Executor,
     /// Where all packed matrices go.
     pub arena: RefCell<Arena>,
 }
@@ -70,7 +70,7 @@ fn bad_shape(name: &str, found: &[usize], n: usize, k: usize) -> Error {
     Error::Gguf { at: format!("tensor `{name}`"), why }
 }
 
-impl<X: Executor> Loader<'_, X> {
+impl Loader<'_> {
     /// The matrix `name` of shape `[n, k]`.
     pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<WeightFormat<'static>> {
         self.stored(name, n, k, self.storage)
@@ -92,7 +92,7 @@ impl<X: Executor> Loader<'_, X> {
             }
         }
         let arena = &mut *self.arena.borrow_mut();
-        load_weight_optimal_in(arena, self.gguf, &self.file, name, storage, self.level, self.ex)
+        load_weight_optimal_in(arena, self.gguf, &self.file, name, storage, self.level, &self.ex)
     }
 
     /// The vector `name` of `len` finite elements, stored as F32, F16 or BF16.
@@ -115,7 +115,7 @@ impl<X: Executor> Loader<'_, X> {
 
 impl AttentionWeights {
     /// Loads the tensors `blk.{layer}.attn_*`.
-    pub(crate) fn load(loader: &Loader<'_, impl Executor>, config: &Config, layer: usize) -> Result<Self> {
+    pub(crate) fn load(loader: &Loader<'_>, config: &Config, layer: usize) -> Result<Self> {
         let name = |suffix: &str| format!("blk.{layer}.{suffix}");
         let (e, d) = (config.embedding_length, config.head_length);
         let (queries, keys) = (config.query_length(), config.kv_length());
@@ -151,7 +151,7 @@ impl AttentionWeights {
 
 impl FFNWeights {
     /// Loads the tensors `blk.{layer}.ffn_*`.
-    pub(crate) fn load(loader: &Loader<'_, impl Executor>, config: &Config, layer: usize) -> Result<Self> {
+    pub(crate) fn load(loader: &Loader<'_>, config: &Config, layer: usize) -> Result<Self> {
         let name = |suffix: &str| format!("blk.{layer}.{suffix}");
         let (e, ff) = (config.embedding_length, config.feed_forward_length);
         Ok(FFNWeights {
@@ -170,7 +170,7 @@ impl FFNWeights {
 }
 
 /// The norm behind a sublayer, which gemma3 has.
-fn post_norm(loader: &Loader<'_, impl Executor>, config: &Config, name: &str) -> Result<Option<Vec<f32>>> {
+fn post_norm(loader: &Loader<'_>, config: &Config, name: &str) -> Result<Option<Vec<f32>>> {
     match config.architecture {
         Architecture::Gemma3 => loader.vector(name, config.embedding_length).map(Some),
         _ => Ok(None),

@@ -6,13 +6,11 @@
 //!
 //! The unit of work is a tile: some rows of one KV head, a row being one query of one of the heads that share it.
 
-mod exact;
-mod fixed;
+mod flash;
+mod operand;
+mod softmax;
 
-use super::{
-    kv_cache::{BLOCK, KvCache, KvShape},
-    math::vectorize,
-};
+use super::kv_cache::{BLOCK, KvCache, KvShape};
 use crate::{executor::Executor, kernel::SharedMut, simd::Level};
 use core::ops::Range;
 
@@ -36,8 +34,8 @@ pub(crate) struct Queries {
     pub window: Option<usize>,
 }
 
-/// The queries' vectors, `[m, heads · d]`, already scaled by 1/√d: as they are, and as codes with a scale for each head,
-/// `[m, heads]`, which also takes scores to base 2.
+/// The queries' vectors, `[m, heads · d]`, as they are or as codes, and for each head, `[m, heads]`, what takes its products
+/// with keys to scores in base 2: the attention's scale, and that of the codes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueryVectors<'a> {
     pub exact: &'a [f32],
@@ -61,12 +59,9 @@ pub(crate) fn attend(
     queries: Queries,
     q: QueryVectors<'_>,
     out: &mut [f32],
-    ex: &impl Executor,
+    ex: &dyn Executor,
 ) {
-    let shape = match cache {
-        KvCache::Fixed(cache) => cache.shape,
-        KvCache::Exact(cache) => cache.shape,
-    };
+    let shape = cache.shape();
     let kv_heads = shape.kv_heads;
     let rows = queries.m * (queries.heads / kv_heads);
     let seen = queries.visible(queries.m.saturating_sub(1)).len();
@@ -79,12 +74,9 @@ pub(crate) fn attend(
         let rows = tile * tile_rows..rows.min((tile + 1) * tile_rows);
         let tile = Tile { shape, queries, kv_head, rows, out: &out };
         match cache {
-            KvCache::Fixed(cache) => level.dispatch(fixed::Attend { tile, cache, q }),
-            KvCache::Exact(cache) => vectorize(
-                level,
-                #[inline(always)]
-                || exact::attend(&tile, cache, q.exact),
-            ),
+            KvCache::I16(cache) => level.dispatch(flash::Attend { tile, cache, q }),
+            KvCache::F16(cache) => level.dispatch(flash::Attend { tile, cache, q }),
+            KvCache::F32(cache) => level.dispatch(flash::Attend { tile, cache, q }),
         }
     };
     let tasks = tiles * kv_heads;

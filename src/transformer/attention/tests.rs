@@ -1,5 +1,8 @@
 use super::*;
-use crate::{executor::Serial, transformer::codes};
+use crate::{
+    executor::Serial,
+    transformer::{CacheType, codes},
+};
 
 /// Attention as its definition says, in f64.
 #[allow(clippy::too_many_arguments)]
@@ -53,10 +56,10 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(heads: usize, kv_heads: usize, d: usize, m: usize, window: Option<usize>, exact: bool) -> Fixture {
+    fn new(heads: usize, kv_heads: usize, d: usize, m: usize, window: Option<usize>, kind: CacheType) -> Fixture {
         let (q, k, v) = (noise(1, m * heads * d), noise(2, m * kv_heads * d), noise(3, m * kv_heads * d));
         let shape = KvShape { layers: 2, kv_heads, head_length: d, capacity: m };
-        let mut cache = KvCache::new(shape, exact).unwrap();
+        let mut cache = KvCache::new(shape, kind).unwrap();
         let writer = cache.writer(1);
         for at in 0..m * kv_heads {
             let part = at * d..(at + 1) * d;
@@ -66,6 +69,7 @@ impl Fixture {
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         for head in q.chunks_exact(d) {
             let (scale, inverse) = codes::scale(head, codes::query_limit(d));
+            let scale = if kind == CacheType::I16 { scale } else { 1.0 };
             scales.push(scale * core::f32::consts::LOG2_E);
             codes.extend(head.iter().map(|&q| codes::code(q, inverse)));
         }
@@ -93,9 +97,9 @@ const SHAPES: [(usize, usize, usize, Option<usize>); 5] =
 #[test]
 fn matches_the_definition() {
     for (heads, kv_heads, d, window) in SHAPES {
-        for (exact, tolerance) in [(true, 1e-5), (false, 2e-3)] {
+        for (kind, tolerance) in [(CacheType::F32, 1e-5), (CacheType::F16, 1e-3), (CacheType::I16, 2e-3)] {
             let m = 150;
-            let fixture = Fixture::new(heads, kv_heads, d, m, window, exact);
+            let fixture = Fixture::new(heads, kv_heads, d, m, window, kind);
             let found = fixture.attend(Level::best(), 0, m, &Serial);
             for i in [0, 1, 63, 64, 100, 149] {
                 for head in 0..heads {
@@ -112,27 +116,33 @@ fn matches_the_definition() {
 #[test]
 fn batches_equal_single_queries_at_every_level() {
     for (heads, kv_heads, d, window) in SHAPES {
-        for exact in [true, false] {
+        for kind in CacheType::ALL {
             let m = 150;
-            let fixture = Fixture::new(heads, kv_heads, d, m, window, exact);
+            let fixture = Fixture::new(heads, kv_heads, d, m, window, kind);
             let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             let want = bits(fixture.attend(Level::Scalar, 0, m, &Serial));
             for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
                 let parts = [(0, 1), (1, 70), (71, 2), (73, 77)];
                 let found = parts.map(|(start, len)| fixture.attend(level, start, len, &Serial)).concat();
-                assert!(bits(found) == want, "{} heads of {d}, exact {exact}", level.name());
+                assert!(bits(found) == want, "{} heads of {d}, {} cache", level.name(), kind.name());
             }
         }
     }
 }
 
 #[test]
-fn positions_that_nobody_sees_may_hold_anything_and_what_is_seen_spreads_nan() {
-    let mut fixture = Fixture::new(2, 1, 32, 100, None, false);
-    let clean = fixture.attend(Level::best(), 0, 50, &Serial);
-    let bad = [f32::NAN; 32];
-    // SAFETY: there is one task.
-    unsafe { fixture.cache.writer(1).store(0, 50, &bad, &bad) };
-    assert_eq!(fixture.attend(Level::best(), 0, 50, &Serial), clean);
-    assert!(fixture.attend(Level::best(), 50, 1, &Serial).iter().all(|value| value.is_nan()));
+fn what_a_query_does_not_see_may_be_anything_and_what_it_sees_spreads_nan() {
+    for kind in CacheType::ALL {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut fixture = Fixture::new(2, 1, 32, 100, None, kind);
+            let clean = fixture.attend(Level::best(), 0, 50, &Serial);
+            // SAFETY: there is one task.
+            unsafe { fixture.cache.writer(1).store(0, 50, &[bad; 32], &[bad; 32]) };
+            assert_eq!(fixture.attend(Level::best(), 0, 50, &Serial), clean, "{}", kind.name());
+            // Others of the batch see it.
+            let batch = fixture.attend(Level::best(), 0, 52, &Serial);
+            assert_eq!(batch[..clean.len()], clean, "{}", kind.name());
+            assert!(batch[clean.len()..].iter().all(|value| value.is_nan()), "{}", kind.name());
+        }
+    }
 }

@@ -1,0 +1,285 @@
+//! Attention without a score matrix, over a cache of any element type.
+//!
+//! A block's scores are computed for all rows of a tile, then its weighted sums, so that 64 keys and then 64 values stay in
+//! L1. Both are products of a register tile: up to six rows share each register of keys or values that is loaded. With
+//! codes, a step of 32 multiply-adds is one `vpdpwssd` (512 bits), or one `vpmaddwd` and one addition for half as many
+//! (256), and softmax weights become codes as well, with one scale for each row and block, after the values' scales are
+//! multiplied in. With floats, a multiplication and an addition do as many as a register has lanes.
+
+use super::{
+    QueryVectors, TILE_ROWS, Tile,
+    operand::{GROUP_ROWS, Operand, Row, Weights},
+    softmax::{Rows, softmax},
+};
+use crate::{
+    simd::{Isa, IsaTask, array_of},
+    transformer::{
+        kv_cache::{BLOCK, Elements, GROUP, HeadElements},
+        math,
+    },
+};
+use core::ops::Range;
+
+/// A tile of attention over a cache.
+pub(super) struct Attend<'a, E> {
+    pub tile: Tile<'a>,
+    pub cache: &'a Elements<E>,
+    pub q: QueryVectors<'a>,
+}
+
+impl<E: Operand> IsaTask for Attend<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (count, d) = (self.tile.rows.len(), self.tile.shape.head_length);
+        let head = self.cache.head(self.tile.queries.layer, self.tile.kv_head);
+        let mut rows = Rows::new(&self.tile);
+        let mut weights = Weights {
+            factors: [Row([E::Factor::default(); BLOCK]); TILE_ROWS],
+            scales: [0.0; TILE_ROWS],
+            corrections: [0.0; TILE_ROWS],
+        };
+        for row in 0..count {
+            self.tile.out_row(row).fill(0.0);
+        }
+        let blocks = self.tile.blocks();
+        // Where few rows share a block, its keys and values come from memory about as fast as they are used.
+        let few = count <= GROUP_ROWS;
+        for block in blocks.clone() {
+            let part = head.block(block, d);
+            if few {
+                prefetch(isa, part.values);
+            }
+            let mut row = 0;
+            while row < count {
+                row += match count - row {
+                    6.. if I::LANES == 16 => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    4.. if I::LANES == 16 => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    3.. if I::LANES == 16 => self.score::<I, 3, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    3.. => self.score::<I, 3, 2>(isa, &part, block, row, &mut rows, &mut weights),
+                    2 => self.score::<I, 2, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    _ => self.score::<I, 1, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                };
+            }
+            if few && block + 1 < blocks.end {
+                prefetch(isa, head.block(block + 1, d).keys);
+            }
+            let mut row = 0;
+            while row < count {
+                row += match count - row {
+                    6.. if I::LANES == 16 => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
+                    4.. if I::LANES == 16 => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
+                    3.. if I::LANES == 16 => self.weigh::<I, 3, 4>(isa, &part, block, row, &rows, &weights),
+                    3.. => self.weigh::<I, 3, 2>(isa, &part, block, row, &rows, &weights),
+                    2 => self.weigh::<I, 2, 4>(isa, &part, block, row, &rows, &weights),
+                    _ => self.weigh::<I, 1, 4>(isa, &part, block, row, &rows, &weights),
+                };
+            }
+        }
+        for (row, total) in rows.totals[..count].iter().enumerate() {
+            let inverse = 1.0 / math::sum(total);
+            for value in self.tile.out_row(row) {
+                *value *= inverse;
+            }
+        }
+    }
+}
+
+impl<E: Operand> Attend<'_, E> {
+    /// Takes the scores of a block into the softmax of `MR` rows; returns `MR`.
+    #[inline(always)]
+    fn score<I: Isa, const MR: usize, const NR: usize>(
+        &self,
+        isa: I,
+        part: &HeadElements<'_, E>,
+        block: usize,
+        row: usize,
+        rows: &mut Rows,
+        weights: &mut Weights<E>,
+    ) -> usize {
+        let any = rows.seen_by_any(row, MR, block);
+        let heads: [usize; MR] = array_of(
+            #[inline(always)]
+            |r| rows.heads[row + r],
+        );
+        let mut scores = [Row([0.0; BLOCK]); MR];
+        let mut lane = any.start / I::LANES * I::LANES;
+        while lane + (NR - 1) * I::LANES < any.end {
+            self.dot_keys::<I, MR, NR>(isa, part, lane, &heads, &mut scores);
+            lane += NR * I::LANES;
+        }
+        while lane < any.end {
+            self.dot_keys::<I, MR, 1>(isa, part, lane, &heads, &mut scores);
+            lane += I::LANES;
+        }
+        softmax(isa, &mut scores, part.value_scales, block, row, rows, weights);
+        MR
+    }
+
+    /// Scores of `NR` registers' positions from `lane` on.
+    #[inline(always)]
+    fn dot_keys<I: Isa, const MR: usize, const NR: usize>(
+        &self,
+        isa: I,
+        part: &HeadElements<'_, E>,
+        lane: usize,
+        heads: &[usize; MR],
+        scores: &mut [Row<f32>; MR],
+    ) {
+        let d = self.tile.shape.head_length;
+        let keys = part.keys;
+        let key_scales = part.key_scales;
+        let q: [&[E::Factor]; MR] = array_of(
+            #[inline(always)]
+            |r| &E::queries(&self.q)[heads[r] * d..][..d],
+        );
+        assert!(keys.len() == BLOCK * d && (!E::SCALED || key_scales.len() == BLOCK));
+        assert!(lane + NR * I::LANES <= BLOCK && lane.is_multiple_of(I::LANES));
+        let starts: [*const E; NR] = array_of(
+            #[inline(always)]
+            |j| {
+                let position = lane + j * I::LANES;
+                keys[position / GROUP * GROUP * d + position % GROUP * E::TOGETHER..].as_ptr()
+            },
+        );
+        let mut acc = [[E::zero(isa); NR]; MR];
+        for i in 0..d / E::TOGETHER {
+            // SAFETY: a register's positions lie in one group of 16 (LANES divides 16), whose d · 16 elements are in bounds,
+            // and each q has d elements.
+            unsafe {
+                let key: [E::Lanes<I>; NR] = array_of(
+                    #[inline(always)]
+                    |j| E::load(isa, starts[j].add(i * GROUP * E::TOGETHER)),
+                );
+                for r in 0..MR {
+                    let q = E::broadcast(isa, q[r].as_ptr().add(E::TOGETHER * i));
+                    for j in 0..NR {
+                        acc[r][j] = E::add_product(isa, acc[r][j], key[j], q);
+                    }
+                }
+            }
+        }
+        for r in 0..MR {
+            let q_scale = isa.splat_f32(self.q.scales[heads[r]]);
+            for j in 0..NR {
+                let lane = lane + j * I::LANES;
+                // SAFETY: `lane + LANES` ≤ 64, the length of both (scales are there if the type has them).
+                unsafe {
+                    let scale = if E::SCALED {
+                        isa.mul_f32(isa.load_f32(key_scales.as_ptr().add(lane)), q_scale)
+                    } else {
+                        q_scale
+                    };
+                    let score = isa.mul_f32(E::to_f32(isa, acc[r][j]), scale);
+                    isa.store_f32(scores[r].0.as_mut_ptr().add(lane), score);
+                }
+            }
+        }
+    }
+
+    /// `out = out · correction + scale · Σ weight · value` over a block, for `MR` rows; returns `MR`.
+    #[inline(always)]
+    fn weigh<I: Isa, const MR: usize, const NR: usize>(
+        &self,
+        isa: I,
+        part: &HeadElements<'_, E>,
+        block: usize,
+        row: usize,
+        rows: &Rows,
+        weights: &Weights<E>,
+    ) -> usize {
+        if E::ZERO_HIDES || rows.all_see_the_same(row, MR, block) {
+            self.weigh_rows::<I, MR, NR>(isa, part, row, rows.seen_by_any(row, MR, block), weights);
+        } else {
+            for row in row..row + MR {
+                self.weigh_rows::<I, 1, NR>(isa, part, row, rows.seen(row, block), weights);
+            }
+        }
+        MR
+    }
+
+    /// [`Attend::weigh`] over some positions.
+    #[inline(always)]
+    fn weigh_rows<I: Isa, const MR: usize, const NR: usize>(
+        &self,
+        isa: I,
+        part: &HeadElements<'_, E>,
+        row: usize,
+        positions: Range<usize>,
+        weights: &Weights<E>,
+    ) {
+        if positions.is_empty() {
+            return;
+        }
+        let cells = positions.start / E::TOGETHER..positions.end.div_ceil(E::TOGETHER);
+        let d = self.tile.shape.head_length;
+        let mut lane = 0;
+        while lane + NR * I::LANES <= d {
+            self.dot_values::<I, MR, NR>(isa, part, row, lane, cells.clone(), weights);
+            lane += NR * I::LANES;
+        }
+        while lane < d {
+            self.dot_values::<I, MR, 1>(isa, part, row, lane, cells.clone(), weights);
+            lane += I::LANES;
+        }
+    }
+
+    /// [`Attend::weigh_rows`] for `NR` registers of d from `lane` on; a cell is `TOGETHER` positions.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn dot_values<I: Isa, const MR: usize, const NR: usize>(
+        &self,
+        isa: I,
+        part: &HeadElements<'_, E>,
+        row: usize,
+        lane: usize,
+        cells: Range<usize>,
+        weights: &Weights<E>,
+    ) {
+        let d = self.tile.shape.head_length;
+        let values = part.values;
+        assert!(values.len() == BLOCK * d && cells.end <= BLOCK / E::TOGETHER && lane + NR * I::LANES <= d);
+        let factors: [&[E::Factor; BLOCK]; MR] = array_of(
+            #[inline(always)]
+            |r| &weights.factors[row + r].0,
+        );
+        let mut acc = [[E::zero(isa); NR]; MR];
+        for cell in cells {
+            // SAFETY: the cell is one of the block's and `lane + NR · LANES` ≤ d.
+            unsafe {
+                let value: [E::Lanes<I>; NR] = array_of(
+                    #[inline(always)]
+                    |j| E::load(isa, values.as_ptr().add((cell * d + lane + j * I::LANES) * E::TOGETHER)),
+                );
+                for r in 0..MR {
+                    let factor = E::broadcast(isa, factors[r].as_ptr().add(E::TOGETHER * cell));
+                    for j in 0..NR {
+                        acc[r][j] = E::add_product(isa, acc[r][j], value[j], factor);
+                    }
+                }
+            }
+        }
+        for r in 0..MR {
+            let (scale, correction) =
+                (isa.splat_f32(weights.scales[row + r]), isa.splat_f32(weights.corrections[row + r]));
+            let out = &mut self.tile.out_row(row + r)[lane..][..NR * I::LANES];
+            for j in 0..NR {
+                // SAFETY: `out` has NR · LANES elements.
+                unsafe {
+                    let out = out.as_mut_ptr().add(j * I::LANES);
+                    let sum = isa.mul_f32(E::to_f32(isa, acc[r][j]), scale);
+                    isa.store_f32(out, isa.add_f32(isa.mul_f32(isa.load_f32(out), correction), sum));
+                }
+            }
+        }
+    }
+}
+
+/// Asks for all cache lines of some keys or values, which are read next.
+#[inline(always)]
+fn prefetch<I: Isa, E>(isa: I, elements: &[E]) {
+    for line in elements.chunks(64 / size_of::<E>()) {
+        isa.prefetch(line.as_ptr().cast());
+    }
+}
