@@ -12,6 +12,8 @@ pub struct Contestant<'a> {
     /// Multiply-adds of one call.
     pub macs: usize,
     pub call: Box<dyn FnMut() + 'a>,
+    /// Called behind each slice, so that no thread of this contestant waits in a loop while others run.
+    pub rest: Option<Box<dyn Fn() + 'a>>,
 }
 
 /// A contestant's figures.
@@ -45,6 +47,9 @@ pub fn hold(mut contestants: Vec<Contestant<'_>>, rounds: usize, slice: Duration
     let mut seconds = vec![Vec::with_capacity(rounds); count];
     for contestant in &mut contestants {
         (contestant.call)();
+        if let Some(rest) = &contestant.rest {
+            rest();
+        }
     }
     for round in 0..rounds {
         for turn in 0..count {
@@ -58,6 +63,9 @@ pub fn hold(mut contestants: Vec<Contestant<'_>>, rounds: usize, slice: Duration
                     break elapsed;
                 }
             };
+            if let Some(rest) = &contestants[index].rest {
+                rest();
+            }
             seconds[index].push(elapsed.as_secs_f64() / f64::from(calls));
         }
     }

@@ -1,17 +1,21 @@
-//! quantblock's matmuls against candle's, against f32 and against what the machine can do, in one process.
+//! quantblock's matmuls against candle's, ggml's, against f32 and against what the machine can do, in one process.
 //!
 //! See `benches/README.md` for what is measured and how.
 
 mod contest;
 mod float;
+#[cfg(feature = "ggml")]
+mod ggml;
 mod matmul;
+mod plots;
 mod probe;
 mod record;
+mod svg;
 
 use clap::Parser;
 use std::{path::PathBuf, process::Command, time::Duration};
 
-/// Compare quantblock's matmuls with candle's and with f32.
+/// Compare quantblock's matmuls with candle's, ggml's and with f32.
 #[derive(Parser)]
 struct Args {
     /// Formats to measure, as GGUF spells them; all that candle has too, if not given.
@@ -21,17 +25,20 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
     /// Rows of activations.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 512])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 512])]
     m: Vec<usize>,
     /// Input features.
     #[arg(long, default_value_t = 4096)]
     k: usize,
-    /// MiB of weights for m = 1; more than the last-level cache.
+    /// MiB of weights for m up to 16; more than the last-level cache.
     #[arg(long, default_value_t = 96)]
     weights_mib: usize,
-    /// Output features for m > 1.
+    /// Output features for larger m.
     #[arg(long, default_value_t = 4096)]
     n: usize,
+    /// The weights of m = 1 for every m: time over m.
+    #[arg(long)]
+    same_n: bool,
     /// Rounds; in each, every contestant has one slice.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -44,6 +51,12 @@ struct Args {
     /// Where the record goes.
     #[arg(long)]
     csv: Option<PathBuf>,
+    /// A folder for plots of the record that --csv names.
+    #[arg(long, requires = "csv")]
+    plots: Option<PathBuf>,
+    /// Draws the plots of a record that is there, and measures nothing.
+    #[arg(long, requires = "plots")]
+    plot_only: bool,
 }
 
 /// Tells a process which number of threads it is to measure.
@@ -62,8 +75,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Measures each number of threads in a process of its own: candle's pool has the size it gets from the environment.
 fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    record::Record::create(args.csv.as_deref())?;
-    for threads in &args.threads {
+    if !args.plot_only {
+        record::Record::create(args.csv.as_deref())?;
+    }
+    let threads = if args.plot_only { &[] } else { &args.threads[..] };
+    for threads in threads {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(std::env::args_os().skip(1));
         for variable in [CHILD, "CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
@@ -74,7 +90,10 @@ fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
             return Err(format!("measuring {threads} threads failed: {status}").into());
         }
     }
-    Ok(())
+    match (&args.csv, &args.plots) {
+        (Some(csv), Some(folder)) => plots::draw(csv, folder),
+        _ => Ok(()),
+    }
 }
 
 fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
@@ -86,7 +105,11 @@ fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>
             continue;
         }
         for &m in &args.m {
-            let n = if m == 1 { matmul::rows_of(type_id, args.k, args.weights_mib << 20)? } else { args.n };
+            let n = if m <= matmul::SMALL_BATCH || args.same_n {
+                matmul::rows_of(type_id, args.k, args.weights_mib << 20)?
+            } else {
+                args.n
+            };
             let slice = Duration::from_millis(args.slice_ms);
             let cell = matmul::Cell { type_id, format, m, n, k: args.k, threads };
             record.write(cell, &matmul::measure(cell, &machine, args.rounds, slice)?)?;

@@ -1,5 +1,7 @@
 //! The contestants of one format and shape, on the same weights.
 
+#[cfg(feature = "ggml")]
+use crate::ggml::{self, Layout};
 use crate::{
     contest::{self, Contestant, Outcome},
     float,
@@ -13,6 +15,9 @@ use quantblock::{Activations, Executor, QuantBlock, WeightFormat, for_each_forma
 use std::{borrow::Cow, cell::RefCell, time::Duration};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Rows of x up to which reading the weights is the limit, so that they have to lie beyond the caches.
+pub const SMALL_BATCH: usize = 16;
 
 /// Rows that are quantized; quantizers are slow and time does not depend on the values, so these are repeated.
 const ROWS: usize = 64;
@@ -115,6 +120,11 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
     let mut weights_f32 = probe::huge(n * k, 0.0f32);
     repeat(&pattern_f32, &mut weights_f32);
     let (weight_bytes, macs) = (bytes.len(), m * n * k);
+    #[cfg(feature = "ggml")]
+    let ggml = [("ggml", Layout::Native), ("ggml-repack", Layout::Repacked)].map(|(name, layout)| {
+        let matmul = ggml::Matmul::new(layout, type_id, &bytes, (m, n, k), &x, threads);
+        (name, matmul)
+    });
 
     let candle = match candle_dtype(type_id) {
         Some(dtype) => {
@@ -141,6 +151,7 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
                 activations.quantize(x, m, k, weights.kinds(), pool).expect("activations that fit");
                 weights.matmul(&activations, &mut y.borrow_mut(), pool).expect("shapes that fit");
             }),
+            rest: None,
         });
     }
     if let Some((weights, x)) = &candle {
@@ -157,6 +168,19 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
                     *y.borrow_mut() = out.flatten_all().and_then(|out| out.to_vec1()).expect("f32 values");
                 }
             }),
+            rest: None,
+        });
+    }
+    #[cfg(feature = "ggml")]
+    for (name, matmul) in &ggml {
+        let Some(matmul) = matmul else { continue };
+        contestants.push(Contestant {
+            name,
+            kernel: matmul.layout().into(),
+            bytes: weight_bytes,
+            macs,
+            call: Box::new(|| matmul.run()),
+            rest: Some(Box::new(|| matmul.rest())),
         });
     }
     contestants.push(Contestant {
@@ -171,22 +195,26 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
                 _ => float::matmul((m, n, k), &x, &weights_f32, y, threads),
             }
         }),
+        rest: None,
     });
-    contestants.push(match m {
-        1 => Contestant {
+    contestants.push(if m <= SMALL_BATCH {
+        Contestant {
             name: "read",
             kernel: "huge pages".into(),
             bytes: machine.read_bytes(),
             macs: 0,
             call: Box::new(|| machine.read()),
-        },
-        _ => Contestant {
+            rest: None,
+        }
+    } else {
+        Contestant {
             name: "dot",
             kernel: machine.dot_name().into(),
             bytes: 0,
             macs: machine.dot_macs(),
             call: Box::new(|| machine.dot()),
-        },
+            rest: None,
+        }
     });
     let outcomes = contest::hold(contestants, rounds, slice);
 
@@ -196,6 +224,16 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
     let [native, packed, candle_y, exact] = ys.map(RefCell::into_inner);
     if native != packed {
         return Err(format!("{}: native and packed differ", cell.format).into());
+    }
+    #[cfg(feature = "ggml")]
+    for (name, matmul) in &ggml {
+        let Some(matmul) = matmul else { continue };
+        let mut y = vec![0.0; m * n];
+        matmul.read(&mut y);
+        let error = difference(&y, &exact);
+        if error.is_nan() || error > 0.03 {
+            return Err(format!("{}: {name} is off by {error}", cell.format).into());
+        }
     }
     for (name, y) in [("quantblock", &native), ("candle", &candle_y)] {
         // 8 bits of activations leave about half a percent.
