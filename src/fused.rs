@@ -92,6 +92,13 @@ impl<'a> Matmul<'a> {
         self
     }
 
+    /// [`Matmul::bias`] where there is one.
+    #[cfg(feature = "model")]
+    pub(crate) fn with_bias(mut self, bias: Option<&'a [f32]>) -> Self {
+        self.product.bias = bias;
+        self
+    }
+
     /// `y = gate(y) · up`. `up` is a product of the same x with as many features; its own y holds it afterwards.
     pub fn gated(mut self, gate: Gate, up: Product<'a>) -> Self {
         self.gated = Some((gate, up));

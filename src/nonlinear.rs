@@ -3,8 +3,7 @@
 //! Plain f32 arithmetic, multiplication and addition rounded apart, without branches on the data: the compiler vectorizes
 //! it for whichever instructions the caller has enabled.
 
-/// 1.5 · 2²³: adding it rounds to an integer that then stands in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
+use crate::simd::ROUND;
 
 /// eˣ, within 2 units in the last place; denormal results included, 0 below −104, ∞ above 88.73.
 ///

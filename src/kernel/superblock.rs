@@ -222,6 +222,14 @@ impl<
         }
     }
     #[inline(always)]
+    fn prefetch_part(&self, part: usize, parts: usize) {
+        let bytes = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES;
+        // Each register of rows asks for a share of the part.
+        let line = |part: usize| (bytes * part).div_ceil(parts * I::REGISTERS * 64) * 64;
+        let part = part * I::REGISTERS + self.row / I::LANES;
+        prefetch(self.isa, self.tile.wrapping_add(line(part)), line(part + 1) - line(part));
+    }
+    #[inline(always)]
     fn unit(&self, unit: usize) -> [I::V; UNIT_STEPS] {
         let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES
             + unit * unit_bytes(BITS)
@@ -445,7 +453,6 @@ impl<
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
         for block in 0..x.k / BLOCK {
-            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
             for r in 0..I::REGISTERS {
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {

@@ -7,8 +7,11 @@
 
 use super::Level;
 
-/// The bits of 1.5 · 2²³: adding an integer below 2²² to them adds it to the float.
-pub const FLOAT_ORIGIN: i32 = 12_582_912.0f32.to_bits() as i32;
+/// 1.5 · 2²³: adding it to a float below 2²² rounds to an integer, which then stands in the low mantissa bits.
+pub const ROUND: f32 = 12_582_912.0;
+
+/// The bits of [`ROUND`]: adding an integer below 2²² to them adds it to the float.
+pub const FLOAT_ORIGIN: i32 = ROUND.to_bits() as i32;
 
 /// The largest magnitude of a code of `bits` in [`Isa::dot_scaled`]'s sums: those of 6 bits are centred.
 #[inline(always)]

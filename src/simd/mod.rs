@@ -13,7 +13,7 @@ mod avx2;
 mod avx512;
 
 pub use array::array_of;
-pub use isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, RegisterTile, VECTOR_BYTES, largest_code, sums_fit};
+pub use isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, largest_code, sums_fit};
 pub use scalar::Scalar;
 
 /// Enters the features of pulp token `$token` and calls `$f`.

@@ -1,5 +1,7 @@
 //! Vectors as 16-bit codes with one scale, the operands of attention's integer dots.
 
+use crate::simd::ROUND;
+
 /// Bits of a key's or value's code, beside its sign.
 pub(crate) const CODE_BITS: u32 = 12;
 /// Largest code of a softmax weight: 64 products with codes of keys or values stay below 2³¹.
@@ -39,8 +41,6 @@ pub(crate) fn scale_of_peak(peak: f32, limit: f32) -> (f32, f32) {
 /// The code of an element, rounded half to even. Of what is not finite any: its vector's scale is NaN.
 #[inline(always)]
 pub(crate) fn code(x: f32, inverse: f32) -> i16 {
-    /// 1.5 · 2²³: adding it leaves the rounded integer in the low mantissa bits.
-    const ROUND: f32 = 12_582_912.0;
     (x * inverse + ROUND).to_bits() as i16
 }
 

@@ -1,4 +1,4 @@
-//! From projected Q, K and V to what attention reads: biases, head norms, rotation, and keys and values in the cache.
+//! From projected Q, K and V to what attention reads: head norms, rotation, and keys and values in the cache.
 
 use super::{
     AttentionWeights, Config, codes,
@@ -92,11 +92,6 @@ impl Heads<'_> {
         let (q, k, v) = unsafe {
             (shared.q.slice(row * queries, queries), shared.k.slice(row * keys, keys), shared.v.slice(row * keys, keys))
         };
-        for (x, bias) in [(&mut *q, &w.q_bias), (&mut *k, &w.k_bias), (&mut *v, &w.v_bias)] {
-            if let Some(bias) = bias {
-                math::add(x, bias);
-            }
-        }
         for (x, norm) in [(&mut *q, &w.q_norm), (&mut *k, &w.k_norm)] {
             if let Some(norm) = norm {
                 for head in x.chunks_exact_mut(d) {

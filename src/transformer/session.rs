@@ -262,7 +262,11 @@ impl Batch<'_> {
         let (queries, keys) = (config.query_length(), config.kv_length());
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (q, k, v) = (&mut b.q[..m * queries], &mut b.k[..m * keys], &mut b.v[..m * keys]);
-        let mut jobs = [Matmul::new(&w.q, q), Matmul::new(&w.k, k), Matmul::new(&w.v, v)];
+        let mut jobs = [
+            Matmul::new(&w.q, q).with_bias(w.q_bias.as_deref()),
+            Matmul::new(&w.k, k).with_bias(w.k_bias.as_deref()),
+            Matmul::new(&w.v, v).with_bias(w.v_bias.as_deref()),
+        ];
         dispatch_matmul_fused(&mut jobs, &b.activations, &self.ex)?;
 
         let rope = match &self.model.local_rope {
@@ -303,8 +307,9 @@ impl Batch<'_> {
         let heads = &mut b.heads[..m * queries];
         attention::attend(self.level, cache, what, q, heads, self.ex);
         activate(&mut b.activations, self.model, heads, m, queries, w.output.kinds(), self.ex)?;
-        dispatch_matmul(&w.output, &b.activations, &mut b.hidden[..m * e], &self.ex)?;
-        self.add_and_norm(b, w.output_bias.as_deref(), w.post_norm.as_deref(), &layer.ffn.norm);
+        let job = Matmul::new(&w.output, &mut b.hidden[..m * e]).with_bias(w.output_bias.as_deref());
+        self.add_to_stream(job, &mut b.stream[..m * e], &b.activations, w.post_norm.as_deref())?;
+        self.norm(b, w.post_norm.as_deref(), &layer.ffn.norm);
         Ok(())
     }
 
@@ -318,13 +323,26 @@ impl Batch<'_> {
         dispatch_matmul_fused(&mut [gated], &b.activations, &self.ex)?;
         let gate = &b.gate[..m * ff];
         activate(&mut b.activations, self.model, gate, m, ff, w.down.kinds(), self.ex)?;
-        dispatch_matmul(&w.down, &b.activations, &mut b.hidden[..m * e], &self.ex)?;
-        self.add_and_norm(b, None, w.post_norm.as_deref(), next_norm);
+        let job = Matmul::new(&w.down, &mut b.hidden[..m * e]);
+        self.add_to_stream(job, &mut b.stream[..m * e], &b.activations, w.post_norm.as_deref())?;
+        self.norm(b, w.post_norm.as_deref(), next_norm);
         Ok(())
     }
 
-    /// `stream += post_norm(hidden + bias)`, then `hidden = next_norm(stream)`.
-    fn add_and_norm(&self, b: &mut Buffers, bias: Option<&[f32]>, post_norm: Option<&[f32]>, next_norm: &[f32]) {
+    /// Multiplies into `hidden`, and adds that to the stream if no norm is in between.
+    fn add_to_stream<'b>(
+        &self,
+        job: Matmul<'b>,
+        stream: &'b mut [f32],
+        x: &Activations,
+        post_norm: Option<&[f32]>,
+    ) -> Result<()> {
+        let job = if post_norm.is_none() { job.add_to(stream) } else { job };
+        dispatch_matmul_fused(&mut [job], x, &self.ex)
+    }
+
+    /// `stream += post_norm(hidden)` where there is such a norm, then `hidden = next_norm(stream)`.
+    fn norm(&self, b: &mut Buffers, post_norm: Option<&[f32]>, next_norm: &[f32]) {
         let (e, epsilon) = (self.model.config.embedding_length, self.model.config.rms_epsilon);
         for_each_row(
             self.level,
@@ -333,13 +351,10 @@ impl Batch<'_> {
             self.ex,
             #[inline(always)]
             |_, [stream, hidden]| {
-                if let Some(bias) = bias {
-                    math::add(hidden, bias);
-                }
                 if let Some(norm) = post_norm {
                     math::rms_norm_in_place(hidden, norm, epsilon);
+                    math::add(stream, hidden);
                 }
-                math::add(stream, hidden);
                 math::rms_norm(stream, next_norm, epsilon, hidden);
             },
         );

@@ -43,6 +43,11 @@ impl Matmul {
         // SAFETY: ggml's own calls in the order its headers ask for; every pointer that is used was checked or comes
         // from a call that does not fail, and lengths are checked against the tensors'.
         unsafe {
+            let kind = type_id as sys::ggml_type;
+            // Q8_K is only a form of activations for it.
+            if (*sys::ggml_get_type_traits_cpu(kind)).vec_dot.is_none() {
+                return None;
+            }
             let backend = sys::ggml_backend_cpu_init();
             let mut params = sys::ggml_threadpool_params_default(threads as i32);
             let pool = sys::ggml_threadpool_new(&mut params);
@@ -64,7 +69,6 @@ impl Matmul {
                 y: null_mut(),
                 layout: String::new(),
             };
-            let kind = type_id as sys::ggml_type;
             let w = sys::ggml_new_tensor_2d(contexts[0], kind, k as i64, n as i64);
             let types = match layout {
                 Layout::Native => vec![sys::ggml_backend_cpu_buffer_type()],

@@ -27,6 +27,9 @@ pub trait Operands<I: Isa> {
     fn dmin(&self, i: usize) -> I::F;
     /// Unit `unit` < 8.
     fn unit(&self, unit: usize) -> Self::Unit;
+    /// Asks for what the next superblocks need, in part `part` of `parts`, where that comes from memory: a burst of all of it
+    /// would block the loads of this one.
+    fn prefetch_part(&self, part: usize, parts: usize);
     /// Step `step` < 8 of a unit.
     fn codes(&self, unit: &Self::Unit, step: usize, i: usize) -> I::V;
 }
@@ -109,6 +112,8 @@ impl<I: Isa> Operands<I> for ExpandedBlock<I> {
     fn unit(&self, unit: usize) -> usize {
         unit * UNIT_STEPS
     }
+    #[inline(always)]
+    fn prefetch_part(&self, _: usize, _: usize) {}
     #[inline(always)]
     fn codes(&self, unit: &usize, step: usize, i: usize) -> I::V {
         // SAFETY: as above; units and steps are below 8.

@@ -119,6 +119,7 @@ impl<
             );
             let mut sums = [init; MR];
             for unit in 0..UNITS {
+                weights.prefetch_part(unit, UNITS);
                 let unpacked = weights.unit(unit);
                 if FOLDED {
                     isa.dot::<8, UNIT_STEPS, MR, NR>(
@@ -156,6 +157,7 @@ impl<
     ) -> [[I::V; NR]; MR] {
         let mut sums = [[isa.splat(0); NR]; MR];
         for p in 0..Self::PAIRS {
+            weights.prefetch_part(p, Self::PAIRS);
             let scales: [[I::V; 2]; MR] = array_of(
                 #[inline(always)]
                 |i| weights.scales(p, i),
