@@ -137,7 +137,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
             for group in (0..self.x.m).step_by(GROUP_COLUMNS) {
                 kernel.group = group;
                 // SAFETY: the panel is whole, x has the group, and these rows of y are this task's.
-                unsafe { isa.column_tile(group_columns(group, self.x.m).1, &mut kernel) };
+                unsafe { isa.column_tile(group_columns(group, self.x.m), &mut kernel) };
             }
         }
     }

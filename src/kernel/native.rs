@@ -96,10 +96,14 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
         #[inline(always)]
         |_| !T::GROUP_SCALES && len == I::LANES,
     );
+    // Large blocks that nothing is done with here are asked for where they are multiplied.
+    let prefetch_bytes = if in_place.is_some() && F::BLOCK > 32 { size_of::<F::Block>() } else { 0 };
     let (mut d, mut dmin) = ([0; PANEL_ROWS], [0; PANEL_ROWS]);
     for b in 0..len {
         // One by one: a burst would fill the buffers of the misses.
-        prefetch(isa, (&raw const blocks[b]).cast(), size_of::<F::Block>());
+        if prefetch_bytes == 0 {
+            prefetch(isa, (&raw const blocks[b]).cast(), size_of::<F::Block>());
+        }
         if in_place.is_some() {
             [d[b], dmin[b]] = F::scales(&blocks[b]);
         } else {
@@ -116,7 +120,8 @@ unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
         Some(at) => (blocks.as_ptr().cast::<u8>().wrapping_add(at), size_of::<F::Block>()),
         None => ((&raw const codes[0].codes).cast(), size_of::<BlockCodes>()),
     };
-    let row = RowBlocks { codes: first, stride_bytes, signed: in_place.is_some(), groups: codes, d, dmin };
+    let row =
+        RowBlocks { codes: first, stride_bytes, signed: in_place.is_some(), prefetch_bytes, groups: codes, d, dmin };
     // SAFETY: LANES blocks of codes are in `codes` or in `blocks`; the rest is the caller's promise.
     unsafe { T::row_terms(isa, &row, x, first_block, len, terms.as_mut_ptr()) };
 }

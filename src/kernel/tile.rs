@@ -100,6 +100,8 @@ pub(super) struct RowBlocks<'a> {
     pub stride_bytes: usize,
     /// Whether the codes are signed, `code − 128`.
     pub signed: bool,
+    /// Bytes of each block that are yet to be asked for, ahead of it.
+    pub prefetch_bytes: usize,
     /// Group scales and minima: nothing else of them means anything.
     pub groups: &'a [BlockCodes; 16],
     /// Bits of each block's scale.

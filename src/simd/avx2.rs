@@ -496,14 +496,16 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+    unsafe fn column_tile<K: RegisterTile>(self, (columns, width): (usize, usize), kernel: &mut K) {
         // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
             match width {
                 8 => {
-                    // Not `for_each`, whose closure may end up outside of the function that enables the instructions.
-                    for first in (0..8).step_by(4) {
-                        kernel.run::<Self, 1, 4, 8>(self, first);
+                    kernel.run::<Self, 1, 4, 8>(self, 0);
+                    match columns {
+                        5 => kernel.run::<Self, 1, 1, 8>(self, 4),
+                        6 => kernel.run::<Self, 1, 2, 8>(self, 4),
+                        _ => kernel.run::<Self, 1, 4, 8>(self, 4),
                     }
                 }
                 4 => kernel.run::<Self, 1, 4, 4>(self, 0),

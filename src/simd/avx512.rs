@@ -403,7 +403,7 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+    unsafe fn column_tile<K: RegisterTile>(self, (_, width): (usize, usize), kernel: &mut K) {
         // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
             match width {

@@ -240,9 +240,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn register_tile<K: RegisterTile>(self, width: usize, kernel: &mut K);
 
     /// Runs `kernel` with one register of rows and as many columns as suit a kernel that unpacks codes in registers, over
-    /// all columns of a group of `width` (1, 2, 4 or 8).
+    /// at least the first columns, as many as said, of a group of a width (1, 2, 4 or 8).
     ///
     /// # Safety
     /// As the kernel's.
-    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K);
+    unsafe fn column_tile<K: RegisterTile>(self, columns_and_width: (usize, usize), kernel: &mut K);
 }

@@ -288,11 +288,11 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn column_tile<K: RegisterTile>(self, width: usize, kernel: &mut K) {
+    unsafe fn column_tile<K: RegisterTile>(self, (columns, width): (usize, usize), kernel: &mut K) {
         // SAFETY: `W` is the width, and tiles end with the group; the rest is the caller's promise.
         unsafe {
             match width {
-                8 => (0..8).step_by(2).for_each(|first| kernel.run::<Self, 1, 2, 8>(self, first)),
+                8 => (0..columns).step_by(2).for_each(|first| kernel.run::<Self, 1, 2, 8>(self, first)),
                 4 => (0..4).step_by(2).for_each(|first| kernel.run::<Self, 1, 2, 4>(self, first)),
                 2 => kernel.run::<Self, 1, 2, 2>(self, 0),
                 _ => kernel.run::<Self, 1, 1, 1>(self, 0),

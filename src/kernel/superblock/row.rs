@@ -3,7 +3,7 @@
 use super::{
     super::{
         Inputs,
-        flat::remaining_bias,
+        flat::{prefetch, remaining_bias},
         tile::{RowBlocks, SuperTile},
     },
     BLOCK,
@@ -36,6 +36,9 @@ impl<
         let mut dx = [0.0f32; PANEL_ROWS];
         let (mut sums, mut mins) = ([isa.splat(0); PANEL_ROWS], [isa.splat(0); PANEL_ROWS]);
         for b in 0..len {
+            if row.prefetch_bytes > 0 {
+                prefetch(isa, row.codes.wrapping_add(b * row.stride_bytes), row.prefetch_bytes);
+            }
             let groups = &row.groups[b];
             let at = range.start + b;
             // SAFETY: `at` is a superblock of x; registers of a superblock are inside its 256 codes, on both sides.
