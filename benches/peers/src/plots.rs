@@ -25,7 +25,7 @@ pub fn draw(csv: &Path, folder: &Path) -> Result<(), Box<dyn std::error::Error>>
                 let title =
                     format!("{format}: time over m, relative to packed at m = 1; {threads} thread{plural}, {cpu}");
                 if let Some(svg) = svg::over_m(&title, &rows) {
-                    write(format!("{format}-over-m-{threads}"), svg)?;
+                    write(format!("{format}-{threads}"), svg)?;
                 }
             }
             continue;
