@@ -114,7 +114,7 @@ impl<'a> Matmul<'a> {
     /// Checks every shape; the result holds the slices by raw pointers, and the borrow is the caller's to keep.
     fn job<'j>(&'j mut self, x: &'j Activations, threads: usize) -> Result<Job<'j>> {
         let n = self.product.weight.n();
-        let plan = self.product.weight.plan(0..self.product.weight.n(), x, self.product.y, threads)?;
+        let plan = self.product.weight.plan(0..n, x, self.product.y, threads)?;
         let level = self.product.weight.level();
         let bias = checked_bias(self.product.bias, n)?;
         let mut job = Job { plan, up: None, epilogue: Epilogue { level, bias, gated: None, add_to: None } };
@@ -126,7 +126,7 @@ impl<'a> Matmul<'a> {
                     found: up.weight.n(),
                 });
             }
-            let mut up_plan = up.weight.plan(0..up.weight.n(), x, up.y, threads)?;
+            let mut up_plan = up.weight.plan(0..n, x, up.y, threads)?;
             // The same rows of both are one task.
             up_plan.tasks = job.plan.tasks;
             job.epilogue.gated = Some(Gated { gate: *gate, up: up_plan.output(), bias: checked_bias(up.bias, n)? });

@@ -6,7 +6,7 @@
 use super::codes::{self, CODE_BITS};
 use crate::{Error, Result, kernel::SharedMut};
 use alloc::{format, string::ToString, vec, vec::Vec};
-use core::{fmt::Debug, str::FromStr};
+use core::{fmt::Debug, ops::Range, str::FromStr};
 use half::{f16, slice::HalfFloatSliceExt};
 
 /// Positions whose keys lie interleaved.
@@ -155,8 +155,14 @@ impl<E: Element> HeadElements<'_, E> {
     /// The part of a block, for vectors of length d.
     #[inline(always)]
     pub(crate) fn block(&self, block: usize, d: usize) -> Self {
-        let elements = block * BLOCK * d..(block + 1) * BLOCK * d;
-        let scales = if E::SCALED { block * BLOCK..(block + 1) * BLOCK } else { 0..0 };
+        self.part(block * BLOCK..(block + 1) * BLOCK, d)
+    }
+
+    /// The part of some positions, whole groups, for vectors of length d.
+    #[inline(always)]
+    fn part(self, positions: Range<usize>, d: usize) -> Self {
+        let elements = positions.start * d..positions.end * d;
+        let scales = if E::SCALED { positions } else { 0..0 };
         HeadElements {
             keys: &self.keys[elements.clone()],
             values: &self.values[elements],
@@ -231,16 +237,14 @@ impl<E: Element> Elements<E> {
 
     /// Keys and values of a head of a layer.
     pub(crate) fn head(&self, layer: usize, kv_head: usize) -> HeadElements<'_, E> {
-        let KvShape { head_length, capacity, .. } = self.shape;
         let first = self.shape.first(layer, kv_head);
-        let elements = first * head_length..(first + capacity) * head_length;
-        let scales = if E::SCALED { first..first + capacity } else { 0..0 };
-        HeadElements {
-            keys: &self.keys[elements.clone()],
-            values: &self.values[elements],
-            key_scales: &self.key_scales[scales.clone()],
-            value_scales: &self.value_scales[scales],
-        }
+        let all = HeadElements {
+            keys: &self.keys,
+            values: &self.values,
+            key_scales: &self.key_scales,
+            value_scales: &self.value_scales,
+        };
+        all.part(first..first + self.shape.capacity, self.shape.head_length)
     }
 }
 

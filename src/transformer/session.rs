@@ -10,7 +10,7 @@ use super::{
     rows::{Chunked, for_each_row},
 };
 use crate::{
-    Activations, Error, Executor, Kinds, Level, Result,
+    Activations, Error, Executor, Kinds, Level, Result, WeightFormat,
     fused::{Matmul, Product, dispatch_matmul_fused},
     weight::dispatch_matmul,
 };
@@ -300,50 +300,44 @@ impl Batch<'_> {
     /// Attention over the cache, added to the stream; `hidden` is then the feed-forward network's input.
     fn attention(&self, index: usize, layer: &Layer, cache: &KvCache, b: &mut Buffers) -> Result<()> {
         let (config, w, m) = (&self.model.config, &layer.attention, self.m);
-        let (e, queries) = (config.embedding_length, config.query_length());
+        let queries = config.query_length();
         let window = config.sliding_window.filter(|_| config.is_local(index));
         let what = Queries { layer: index, start: self.start, m, heads: config.head_count, window };
         let q = QueryVectors { exact: &b.q, codes: &b.q_codes, scales: &b.q_scales };
         let heads = &mut b.heads[..m * queries];
         attention::attend(self.level, cache, what, q, heads, self.ex);
         activate(&mut b.activations, self.model, heads, m, queries, w.output.kinds(), self.ex)?;
-        let job = Matmul::new(&w.output, &mut b.hidden[..m * e]).with_bias(w.output_bias.as_deref());
-        self.add_to_stream(job, &mut b.stream[..m * e], &b.activations, w.post_norm.as_deref())?;
-        self.norm(b, w.post_norm.as_deref(), &layer.ffn.norm);
-        Ok(())
+        self.end_sublayer(b, (&w.output, w.output_bias.as_deref()), w.post_norm.as_deref(), &layer.ffn.norm)
     }
 
     /// The feed-forward network, added to the stream; `hidden` is then normed by `next_norm`.
     fn feed_forward(&self, layer: &Layer, next_norm: &[f32], b: &mut Buffers) -> Result<()> {
         let (config, w, m) = (&self.model.config, &layer.ffn, self.m);
-        let (e, ff) = (config.embedding_length, config.feed_forward_length);
+        let ff = config.feed_forward_length;
         b.activate_hidden(self.model, m, w.kinds(), self.ex)?;
         let (gate, up) = (&mut b.gate[..m * ff], &mut b.up[..m * ff]);
         let gated = Matmul::new(&w.gate, gate).gated(config.gate, Product::new(&w.up, up));
         dispatch_matmul_fused(&mut [gated], &b.activations, &self.ex)?;
         let gate = &b.gate[..m * ff];
         activate(&mut b.activations, self.model, gate, m, ff, w.down.kinds(), self.ex)?;
-        let job = Matmul::new(&w.down, &mut b.hidden[..m * e]);
-        self.add_to_stream(job, &mut b.stream[..m * e], &b.activations, w.post_norm.as_deref())?;
-        self.norm(b, w.post_norm.as_deref(), next_norm);
-        Ok(())
+        self.end_sublayer(b, (&w.down, None), w.post_norm.as_deref(), next_norm)
     }
 
-    /// Multiplies into `hidden`, and adds that to the stream if no norm is in between.
-    fn add_to_stream<'b>(
+    /// `stream += post_norm(activations · outputᵀ + bias)`, then `hidden = next_norm(stream)`. With no norm in between, the
+    /// matmul's tasks add to the stream.
+    fn end_sublayer(
         &self,
-        job: Matmul<'b>,
-        stream: &'b mut [f32],
-        x: &Activations,
+        b: &mut Buffers,
+        (output, bias): (&WeightFormat<'_>, Option<&[f32]>),
         post_norm: Option<&[f32]>,
+        next_norm: &[f32],
     ) -> Result<()> {
-        let job = if post_norm.is_none() { job.add_to(stream) } else { job };
-        dispatch_matmul_fused(&mut [job], x, &self.ex)
-    }
-
-    /// `stream += post_norm(hidden)` where there is such a norm, then `hidden = next_norm(stream)`.
-    fn norm(&self, b: &mut Buffers, post_norm: Option<&[f32]>, next_norm: &[f32]) {
         let (e, epsilon) = (self.model.config.embedding_length, self.model.config.rms_epsilon);
+        let mut job = Matmul::new(output, &mut b.hidden[..self.m * e]).with_bias(bias);
+        if post_norm.is_none() {
+            job = job.add_to(&mut b.stream[..self.m * e]);
+        }
+        dispatch_matmul_fused(&mut [job], &b.activations, &self.ex)?;
         for_each_row(
             self.level,
             self.m,
@@ -358,6 +352,7 @@ impl Batch<'_> {
                 math::rms_norm(stream, next_norm, epsilon, hidden);
             },
         );
+        Ok(())
     }
 }
 

@@ -45,9 +45,7 @@ impl Matmul {
         unsafe {
             let kind = type_id as sys::ggml_type;
             // Q8_K is only a form of activations for it.
-            if (*sys::ggml_get_type_traits_cpu(kind)).vec_dot.is_none() {
-                return None;
-            }
+            (*sys::ggml_get_type_traits_cpu(kind)).vec_dot?;
             let backend = sys::ggml_backend_cpu_init();
             let mut params = sys::ggml_threadpool_params_default(threads as i32);
             let pool = sys::ggml_threadpool_new(&mut params);

@@ -59,6 +59,12 @@ impl Canvas {
         );
     }
 
+    /// A line across the plot with its value at the left.
+    fn grid(&mut self, y: f64, label: &str) {
+        self.line(&[(MARGIN[0], y), (WIDTH - MARGIN[2], y)], "#ddd", 1.0);
+        self.text(MARGIN[0] - 5.0, y + 4.0, "end", label);
+    }
+
     fn legend(&mut self, names: &[&str]) {
         let mut x = MARGIN[0];
         for name in names {
@@ -81,6 +87,12 @@ fn tick(top: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * unit).find(|&step| step >= raw).unwrap_or(raw)
 }
 
+/// The contestants that the rows have, the limit aside, in the order of their colours.
+fn contestants(rows: &[&Row]) -> Vec<&'static str> {
+    let has = |name: &str| rows.iter().any(|row| row.contestant == name);
+    COLOURS.iter().map(|(name, _)| *name).filter(|name| has(name)).collect()
+}
+
 /// Bars of `rate` for each format, one for each contestant, and the limit of each format as a line over its bars.
 pub fn bars(title: &str, rows: &[&Row], rate: fn(&Row) -> f64, limit: &str) -> String {
     let mut formats: Vec<&str> = Vec::new();
@@ -89,8 +101,7 @@ pub fn bars(title: &str, rows: &[&Row], rate: fn(&Row) -> f64, limit: &str) -> S
             formats.push(&row.format);
         }
     }
-    let of = |name: &str| rows.iter().any(|row| row.contestant == name);
-    let mut names: Vec<&str> = COLOURS.iter().map(|(name, _)| *name).filter(|name| of(name)).collect();
+    let mut names = contestants(rows);
     let top = rows.iter().map(|row| rate(row)).fold(0.0, f64::max) * 1.05;
     let [left, above, right, below] = MARGIN;
     let (width, height) = (WIDTH - left - right, HEIGHT - above - below);
@@ -99,8 +110,7 @@ pub fn bars(title: &str, rows: &[&Row], rate: fn(&Row) -> f64, limit: &str) -> S
     let step = tick(top);
     let mut value = 0.0;
     while value <= top {
-        canvas.line(&[(left, y(value)), (left + width, y(value))], "#ddd", 1.0);
-        canvas.text(left - 5.0, y(value) + 4.0, "end", &format!("{value}"));
+        canvas.grid(y(value), &format!("{value}"));
         value += step;
     }
     let slot = width / formats.len().max(1) as f64;
@@ -129,11 +139,7 @@ pub fn bars(title: &str, rows: &[&Row], rate: fn(&Row) -> f64, limit: &str) -> S
 pub fn over_m(title: &str, rows: &[&Row]) -> Option<String> {
     let unit = rows.iter().find(|row| row.m == 1 && row.contestant == "packed")?.seconds;
     let ms: BTreeSet<usize> = rows.iter().map(|row| row.m).collect();
-    let names: Vec<&str> = COLOURS
-        .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| *name != "limit" && rows.iter().any(|row| row.contestant == *name))
-        .collect();
+    let names = contestants(rows);
     let shown = || rows.iter().filter(|row| names.contains(&row.contestant.as_str()));
     let relative = |row: &Row| (row.seconds / unit).log2();
     let low = shown().map(|row| relative(row)).fold(0.0, f64::min).floor();
@@ -146,8 +152,7 @@ pub fn over_m(title: &str, rows: &[&Row]) -> Option<String> {
     let mut canvas = Canvas::new(title);
     let mut value = low;
     while value <= high {
-        canvas.line(&[(left, y(value)), (left + width, y(value))], "#ddd", 1.0);
-        canvas.text(left - 5.0, y(value) + 4.0, "end", &format!("{}×", value.exp2()));
+        canvas.grid(y(value), &format!("{}×", value.exp2()));
         value += 1.0;
     }
     for &m in &ms {
