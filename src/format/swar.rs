@@ -29,6 +29,14 @@ pub(super) fn zip<const N: usize>(a: &[u8; N], b: &[u8; N], f: impl Fn(u64, u64)
     out
 }
 
+/// 256 bytes, `f(j)` from byte `32 · j` on.
+///
+/// Written out: a loop may stay one, and then what depends on `j` is computed, and the bytes go through memory.
+#[inline(always)]
+pub(super) fn eight(f: impl Fn(usize) -> [u8; 32]) -> [u8; 256] {
+    bytemuck::cast([f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)])
+}
+
 /// The low nibbles of bytes.
 #[inline(always)]
 pub(super) fn low_nibbles<const N: usize>(bytes: &[u8; N]) -> [u8; N] {

@@ -7,7 +7,7 @@ use super::{
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
-    tile::{FlatTile, IntTile, RowBlocks, Tile},
+    tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
     QuantBlock,
@@ -226,7 +226,6 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BITS, BIAS, MIN> {
     type Expanded = Expanded;
-    const GROUP_SCALES: bool = false;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -374,15 +373,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn row_terms<I: Isa>(
+    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        row: &RowBlocks<'_>,
+        blocks: &[F::Block],
         x: &Inputs<'_>,
         first: usize,
-        len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, row, x, first..first + len, terms) }
+        unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
     }
 }

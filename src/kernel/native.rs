@@ -3,15 +3,11 @@
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
 //! with lanes as rows, in increasing k, as the packed kernels add them.
 
-use super::{
-    Inputs,
-    driver::Job,
-    flat::prefetch,
-    tile::{IntTile, RowBlocks},
-};
+use super::{Inputs, driver::Job, flat::prefetch, tile::IntTile};
 use crate::{
     QuantBlock,
     format::BlockCodes,
+    kernel::Tile,
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::ops::Range;
@@ -27,6 +23,53 @@ struct Terms([[f32; TERMS + PANEL_ROWS]; PANEL_ROWS]);
 #[repr(C, align(64))]
 struct Columns([[f32; PANEL_ROWS]; STEPS]);
 
+/// A block of a row while it is decoded.
+///
+/// It is made where it is multiplied, so that its codes go from register to register.
+pub(super) struct NativeBlock<'a, F: QuantBlock> {
+    block: &'a F::Block,
+    /// The integer view; of one whose codes are read in the block, `d` and `dmin` alone.
+    pub view: BlockCodes,
+}
+
+impl<'a, F: QuantBlock> NativeBlock<'a, F> {
+    /// Where in the block the codes are read, if not in [`Self::view`]: as signed bytes.
+    const IN_PLACE: Option<usize> = if F::Tile::GROUP < F::BLOCK { None } else { F::SIGNED_CODES_AT };
+
+    /// Reads `block`, and asks for what comes after it.
+    #[inline(always)]
+    pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
+        prefetch(isa, (&raw const *block).cast(), size_of::<F::Block>());
+        let mut view = BlockCodes::default();
+        if Self::IN_PLACE.is_some() {
+            [view.d, view.dmin] = F::scales(block);
+        } else {
+            F::codes(block, &mut view);
+        }
+        NativeBlock { block, view }
+    }
+
+    /// Where the codes lie.
+    #[inline(always)]
+    pub fn codes(&self) -> *const u8 {
+        const {
+            if let Some(at) = F::SIGNED_CODES_AT {
+                assert!(at + F::BLOCK <= size_of::<F::Block>());
+            }
+        }
+        match Self::IN_PLACE {
+            Some(at) => (&raw const *self.block).cast::<u8>().wrapping_add(at),
+            None => self.view.codes.as_ptr(),
+        }
+    }
+
+    /// Codes that were loaded from [`Self::codes`], as unsigned ones.
+    #[inline(always)]
+    pub fn unsigned<I: Isa>(isa: I, codes: I::V) -> I::V {
+        if Self::IN_PLACE.is_some() { isa.xor(codes, isa.splat(0x8080_8080u32 as i32)) } else { codes }
+    }
+}
+
 /// Multiplies the rows of `panels` by the only row of x.
 #[inline(always)]
 pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
@@ -38,7 +81,6 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
 ) {
     const { assert!(VECTOR_BYTES == PANEL_ROWS * 4) };
     let blocks = x.k / T::BLOCK;
-    let mut codes = [BlockCodes::default(); PANEL_ROWS];
     let mut terms = Terms([[0.0; TERMS + PANEL_ROWS]; PANEL_ROWS]);
     for panel in panels {
         let rows = job.rows_in(panel, 1);
@@ -47,22 +89,11 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
             let chunk = start..blocks.min(start + TERMS);
             for row in 0..rows {
                 let blocks = &job.native_row::<F>(native, panel, row)[chunk.clone()];
-                let whole = blocks.len() / I::LANES * I::LANES;
-                let mut first = 0;
-                while first < blocks.len() {
+                for first in (0..blocks.len()).step_by(I::LANES) {
+                    let some = &blocks[first..blocks.len().min(first + I::LANES)];
                     let out = &mut terms.0[row][first..];
-                    // Two calls, so that the length of the first is a constant.
                     // SAFETY: x has one row of all blocks, and LANES terms follow each one below TERMS.
-                    unsafe {
-                        if first < whole {
-                            let some = &blocks[first..first + I::LANES];
-                            multiply::<F, T, I>(isa, some, I::LANES, x, chunk.start + first, &mut codes, out);
-                        } else {
-                            let some = &blocks[first..];
-                            multiply::<F, T, I>(isa, some, some.len(), x, chunk.start + first, &mut codes, out);
-                        }
-                    }
-                    first += I::LANES;
+                    unsafe { T::row_terms::<F, I>(isa, some, x, chunk.start + first, out.as_mut_ptr()) };
                 }
             }
             add_terms(isa, &terms, chunk.len(), &mut sums);
@@ -70,60 +101,6 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
         // SAFETY: these rows of y are this task's, and inside y.
         unsafe { core::ptr::copy_nonoverlapping(sums.as_ptr(), job.y.at(0, panel * PANEL_ROWS).y, rows) };
     }
-}
-
-/// The terms of `len` ≤ LANES blocks of a row, block `first_block` of k and following.
-///
-/// # Safety
-/// The blocks are inside the only row of x, and `terms` has room for LANES.
-#[inline(always)]
-unsafe fn multiply<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
-    isa: I,
-    blocks: &[F::Block],
-    len: usize,
-    x: &Inputs<'_>,
-    first_block: usize,
-    codes: &mut [BlockCodes; PANEL_ROWS],
-    terms: &mut [f32],
-) {
-    const {
-        if let Some(at) = F::SIGNED_CODES_AT {
-            assert!(at + F::BLOCK <= size_of::<F::Block>());
-        }
-    }
-    // Where they lie, LANES blocks have their codes; a shorter rest of the row is copied.
-    let in_place = F::SIGNED_CODES_AT.filter(
-        #[inline(always)]
-        |_| !T::GROUP_SCALES && len == I::LANES,
-    );
-    // Large blocks that nothing is done with here are asked for where they are multiplied.
-    let prefetch_bytes = if in_place.is_some() && F::BLOCK > 32 { size_of::<F::Block>() } else { 0 };
-    let (mut d, mut dmin) = ([0; PANEL_ROWS], [0; PANEL_ROWS]);
-    for b in 0..len {
-        // One by one: a burst would fill the buffers of the misses.
-        if prefetch_bytes == 0 {
-            prefetch(isa, (&raw const blocks[b]).cast(), size_of::<F::Block>());
-        }
-        if in_place.is_some() {
-            [d[b], dmin[b]] = F::scales(&blocks[b]);
-        } else {
-            F::codes(&blocks[b], &mut codes[b]);
-        }
-    }
-    if in_place.is_none() {
-        // Behind the loop above, which compiles to worse code with this in it.
-        for b in 0..len {
-            (d[b], dmin[b]) = (codes[b].d, codes[b].dmin);
-        }
-    }
-    let (first, stride_bytes) = match in_place {
-        Some(at) => (blocks.as_ptr().cast::<u8>().wrapping_add(at), size_of::<F::Block>()),
-        None => ((&raw const codes[0].codes).cast(), size_of::<BlockCodes>()),
-    };
-    let row =
-        RowBlocks { codes: first, stride_bytes, signed: in_place.is_some(), prefetch_bytes, groups: codes, d, dmin };
-    // SAFETY: LANES blocks of codes are in `codes` or in `blocks`; the rest is the caller's promise.
-    unsafe { T::row_terms(isa, &row, x, first_block, len, terms.as_mut_ptr()) };
 }
 
 /// Adds the first `count` terms of each row to its sum, in their order.

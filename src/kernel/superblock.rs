@@ -12,7 +12,7 @@ use super::{
     flat::{prefetch, store_sums},
     pack::{pack_codes, pack_pairs, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
-    tile::{IntTile, RowBlocks, SuperTile, Tile},
+    tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
     QuantBlock,
@@ -335,7 +335,6 @@ impl<
 > IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     type Expanded = Expanded;
-    const GROUP_SCALES: bool = Self::SCALED;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -466,15 +465,14 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn row_terms<I: Isa>(
+    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        row: &RowBlocks<'_>,
+        blocks: &[F::Block],
         x: &Inputs<'_>,
         first: usize,
-        len: usize,
         terms: *mut f32,
     ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms(isa, row, x, first..first + len, terms) }
+        unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
     }
 }

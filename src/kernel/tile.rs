@@ -92,57 +92,10 @@ pub struct SuperTile<
 #[derive(Debug, Clone, Copy)]
 pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 
-/// Blocks of a row while it is decoded.
-pub(super) struct RowBlocks<'a> {
-    /// The codes of the first block.
-    pub codes: *const u8,
-    /// From a block's codes to those of the next.
-    pub stride_bytes: usize,
-    /// Whether the codes are signed, `code − 128`.
-    pub signed: bool,
-    /// Bytes of each block that are yet to be asked for, ahead of it.
-    pub prefetch_bytes: usize,
-    /// Group scales and minima: nothing else of them means anything.
-    pub groups: &'a [BlockCodes; 16],
-    /// Bits of each block's scale.
-    pub d: [u32; 16],
-    /// Bits of what multiplies each block's minima.
-    pub dmin: [u32; 16],
-}
-
-impl RowBlocks<'_> {
-    /// Register `index` of the codes of blocks of 32.
-    ///
-    /// # Safety
-    /// The register's blocks are readable.
-    #[inline(always)]
-    pub unsafe fn load_units<I: Isa>(&self, isa: I, index: usize) -> I::V {
-        // SAFETY: the caller's promise is the same.
-        self.unsigned(isa, unsafe { isa.load_units(self.codes, self.stride_bytes, index) })
-    }
-
-    /// The register of the codes of block `block` from code `at` on.
-    ///
-    /// # Safety
-    /// They are readable.
-    #[inline(always)]
-    pub unsafe fn load<I: Isa>(&self, isa: I, block: usize, at: usize) -> I::V {
-        // SAFETY: the caller's promise is the same.
-        self.unsigned(isa, unsafe { isa.load(self.codes.add(block * self.stride_bytes + at)) })
-    }
-
-    #[inline(always)]
-    fn unsigned<I: Isa>(&self, isa: I, codes: I::V) -> I::V {
-        if self.signed { isa.xor(codes, isa.splat(0x8080_8080u32 as i32)) } else { codes }
-    }
-}
-
 /// What a scratch block of 16 rows and the integer microkernels over it are, for one tile class.
 pub(super) trait IntTile: Tile {
     /// One block of 16 rows with codes as bytes and scales as the microkernel wants them.
     type Expanded: Copy;
-    /// Whether the groups of a block have scales of their own.
-    const GROUP_SCALES: bool;
 
     /// Expands a packed block.
     ///
@@ -184,18 +137,16 @@ pub(super) trait IntTile: Tile {
         out: &mut [[f32; 16]; NR],
     );
 
-    /// Decode from native blocks: the terms that `len` ≤ `LANES` blocks of k from `first` on add to their row's sum for
-    /// the only column of x. What `row` has behind those means nothing.
+    /// Decode from native blocks: the terms that `blocks`, at most `LANES` of them and in k the ones from `first` on, add to
+    /// their row's sum for the only column of x. What `terms` gets behind those means nothing.
     ///
     /// # Safety
-    /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable; `LANES` blocks of codes are
-    /// readable.
-    unsafe fn row_terms<I: Isa>(
+    /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable.
+    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        row: &RowBlocks<'_>,
+        blocks: &[F::Block],
         x: &super::Inputs<'_>,
         first: usize,
-        len: usize,
         terms: *mut f32,
     );
 }

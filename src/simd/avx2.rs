@@ -11,7 +11,7 @@
 
 use super::{
     Level,
-    isa::{Isa, PANEL_ROWS, RegisterTile},
+    isa::{Isa, RegisterTile},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -422,11 +422,6 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> __m256i {
-        // SAFETY: unit `index`, which the caller vouches for.
-        unsafe { self.load(units.add(index * stride_bytes)) }
-    }
-    #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m256i {
         // SAFETY: the caller vouches for `count` elements of b, `a` has 16; the token proves AVX2.
         unsafe {
@@ -452,11 +447,8 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn sum_registers(self, v: &[__m256i; PANEL_ROWS]) -> __m256i {
-        self.sum_eights(super::array_of(
-            #[inline(always)]
-            |b| v[b],
-        ))
+    fn sum_registers(self, v: impl Fn(usize) -> __m256i) -> __m256i {
+        self.sum_eights(super::array_of(v))
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m256i; 8]) -> __m256i {

@@ -12,7 +12,7 @@
 use super::{
     Level, array_of,
     avx2::{self, Avx2},
-    isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, RegisterTile, sums_fit},
+    isa::{FLOAT_ORIGIN, Isa, RegisterTile, sums_fit},
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -326,15 +326,6 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> __m512i {
-        // SAFETY: units 2 · index and the next, which the caller vouches for; the token proves AVX-512F.
-        unsafe {
-            let low = units.add(2 * index * stride_bytes);
-            let (low, high) = (_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(low.add(stride_bytes).cast()));
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-        }
-    }
-    #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m512i {
         // SAFETY: the token proves AVX-512F; the caller's promise is the same.
         unsafe { _mm512_zextsi256_si512(self.narrow().dot_sums(a, bias, b, count)) }
@@ -358,11 +349,11 @@ impl Isa for Avx512Vnni {
         }
     }
     #[inline(always)]
-    fn sum_registers(self, v: &[__m512i; PANEL_ROWS]) -> __m512i {
+    fn sum_registers(self, v: impl Fn(usize) -> __m512i) -> __m512i {
         self.sum_eights(array_of(
             #[inline(always)]
             |i| {
-                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                let (a, b) = (v(2 * i), v(2 * i + 1));
                 // SAFETY: the token proves AVX-512F.
                 let (low, high) = unsafe { (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xEE>(a, b)) };
                 self.add(low, high)

@@ -189,12 +189,6 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
-    /// Register `index` of units of 32 bytes, as if those lay one after the other.
-    ///
-    /// # Safety
-    /// The units of the register are readable, the first at `units`, each `stride_bytes` behind the one before.
-    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> Self::V;
-
     /// In any lanes, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
     ///
     /// # Safety
@@ -205,8 +199,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// that [`Isa::dot_scaled`] multiplies by.
     fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> Self::V;
 
-    /// Lane b is the sum of all lanes of register b; only the first `LANES` registers are read.
-    fn sum_registers(self, v: &[Self::V; PANEL_ROWS]) -> Self::V;
+    /// Lane b is the sum of all lanes of `v(b)`, for `LANES` registers.
+    fn sum_registers(self, v: impl Fn(usize) -> Self::V) -> Self::V;
 
     /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
     fn sum_eights(self, v: [Self::V; 8]) -> Self::V;

@@ -3,7 +3,7 @@
 use super::array_of;
 use super::{
     Level,
-    isa::{Isa, PANEL_ROWS, RegisterTile},
+    isa::{Isa, RegisterTile},
 };
 
 /// The portable instruction set.
@@ -235,11 +235,6 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_units(self, units: *const u8, stride_bytes: usize, index: usize) -> Lanes {
-        // SAFETY: half of unit `index / 2`, which the caller vouches for.
-        unsafe { self.load(units.add(index / 2 * stride_bytes + index % 2 * 16)) }
-    }
-    #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> Lanes {
         let mut sum = 0;
         for (i, &a) in a[..count].iter().enumerate() {
@@ -253,8 +248,8 @@ impl Isa for Scalar {
         [scales[index * 4 * LANES / GROUP] as i32 - bias as i32; LANES]
     }
     #[inline(always)]
-    fn sum_registers(self, v: &[Lanes; PANEL_ROWS]) -> Lanes {
-        array_of(|b| v[b].iter().fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
+    fn sum_registers(self, v: impl Fn(usize) -> Lanes) -> Lanes {
+        array_of(|b| v(b).iter().fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
     }
     #[inline(always)]
     fn sum_eights(self, v: [Lanes; 8]) -> Lanes {

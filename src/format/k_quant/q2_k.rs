@@ -64,12 +64,8 @@ impl QuantBlock for Q2K {
 
     #[inline(always)]
     fn codes(block: &BlockQ2K, out: &mut BlockCodes) {
-        let (halves, _) = out.codes.as_chunks_mut::<128>();
-        for (out, qs) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0) {
-            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                *out = swar::map(qs, |q| q >> (2 * j) & splat(3));
-            }
-        }
+        let qs = block.qs.as_chunks::<32>().0;
+        out.codes = swar::eight(|j| swar::map(&qs[j / 4], |q| q >> (2 * (j % 4)) & splat(3)));
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

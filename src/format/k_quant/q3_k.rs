@@ -49,14 +49,10 @@ impl QuantBlock for Q3K {
 
     #[inline(always)]
     fn codes(block: &BlockQ3K, out: &mut BlockCodes) {
-        let (halves, _) = out.codes.as_chunks_mut::<128>();
-        for (h, (out, qs)) in halves.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
-            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                *out = swar::zip(qs, &block.hmask, |q, high| {
-                    q >> (2 * j) & splat(3) | (high >> (4 * h + j) & splat(1)) << 2
-                });
-            }
-        }
+        let qs = block.qs.as_chunks::<32>().0;
+        out.codes = swar::eight(|j| {
+            swar::zip(&qs[j / 4], &block.hmask, |q, high| q >> (2 * (j % 4)) & splat(3) | (high >> j & splat(1)) << 2)
+        });
         unpack_scales(&block.scales, &mut out.scales);
         out.d = block.d.to_bits() as u32;
     }

@@ -5,7 +5,7 @@ use super::scales::{pack_scales_mins, unpack_scales_mins};
 use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
-use crate::format::swar;
+use crate::format::swar::{self, splat};
 use crate::format::{BlockCodes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
@@ -65,11 +65,8 @@ impl QuantBlock for Q4K {
 
     #[inline(always)]
     fn codes(block: &BlockQ4K, out: &mut BlockCodes) {
-        let (quarters, _) = out.codes.as_chunks_mut::<64>();
-        for (out, qs) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0) {
-            out[..32].copy_from_slice(&swar::low_nibbles(qs));
-            out[32..].copy_from_slice(&swar::high_nibbles(qs));
-        }
+        let qs = block.qs.as_chunks::<32>().0;
+        out.codes = swar::eight(|j| swar::map(&qs[j / 2], |q| q >> (4 * (j % 2)) & splat(15)));
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

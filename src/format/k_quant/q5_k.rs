@@ -69,14 +69,10 @@ impl QuantBlock for Q5K {
 
     #[inline(always)]
     fn codes(block: &BlockQ5K, out: &mut BlockCodes) {
-        let (quarters, _) = out.codes.as_chunks_mut::<64>();
-        for (j, (out, qs)) in quarters.iter_mut().zip(block.qs.as_chunks::<32>().0).enumerate() {
-            let fifth = |bits: u64, bit: usize| (bits >> bit & splat(1)) << 4;
-            let low = swar::zip(qs, &block.qh, |q, bits| q & splat(15) | fifth(bits, 2 * j));
-            let high = swar::zip(qs, &block.qh, |q, bits| q >> 4 & splat(15) | fifth(bits, 2 * j + 1));
-            out[..32].copy_from_slice(&low);
-            out[32..].copy_from_slice(&high);
-        }
+        let qs = block.qs.as_chunks::<32>().0;
+        out.codes = swar::eight(|j| {
+            swar::zip(&qs[j / 2], &block.qh, |q, high| q >> (4 * (j % 2)) & splat(15) | (high >> j & splat(1)) << 4)
+        });
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

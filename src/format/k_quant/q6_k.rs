@@ -46,15 +46,12 @@ impl QuantBlock for Q6K {
 
     #[inline(always)]
     fn codes(block: &BlockQ6K, out: &mut BlockCodes) {
-        let (halves, _) = out.codes.as_chunks_mut::<128>();
-        let (low, high): (&[[[u8; 32]; 2]; 2], _) = (bytemuck::cast_ref(&block.ql), block.qh.as_chunks::<32>().0);
-        for ((out, low), high) in halves.iter_mut().zip(low).zip(high) {
-            for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                *out = swar::zip(&low[j % 2], high, |low, high| {
-                    low >> (4 * (j / 2)) & splat(15) | (high >> (2 * j) & splat(3)) << 4
-                });
-            }
-        }
+        let (low, high) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
+        out.codes = swar::eight(|j| {
+            swar::zip(&low[j / 4 * 2 + j % 2], &high[j / 4], |low, high| {
+                low >> (4 * (j % 4 / 2)) & splat(15) | (high >> (2 * (j % 4)) & splat(3)) << 4
+            })
+        });
         // Adding 128 to a byte flips its sign bit.
         out.scales = swar::map(bytemuck::cast_ref(&block.scales), |scales| scales ^ splat(128));
         out.d = block.d.to_bits() as u32;
