@@ -98,7 +98,7 @@ pub struct Options {
     #[arg(long)]
     pack: bool,
 
-    /// How the KV cache stores keys and values: i16 (codes with a scale), f16 or f32 [default: i16, or f32 with
+    /// How the KV cache stores keys and values: f16, f32 or i16 (codes with a scale: faster) [default: f16, or f32 with
     /// --f32-activations]
     #[arg(long, value_name = "TYPE")]
     cache_type: Option<String>,

@@ -20,13 +20,14 @@ const CHUNK: usize = 16;
 /// How the KV cache stores keys and values.
 ///
 /// Results have the same bits for any batch, threads and instruction set level with each of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheType {
     /// 16-bit codes with one f32 scale for each head's vector. As large as f16, and as exact for elements near the largest
     /// of a vector; attention sums products of integers, at two to four times the rate of floats.
     I16,
     /// Half precision, as most engines keep it; attention computes in f32.
+    #[default]
     F16,
     /// Single precision: twice as large, to verify the others.
     F32,

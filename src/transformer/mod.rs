@@ -3,8 +3,8 @@
 //! [`Model`] holds what does not change (hyperparameters, weights), [`Session`] a sequence with its KV cache and buffers.
 //! Prompts go through the model in batches, one matmul per matrix and batch. All operations between the matmuls keep the
 //! crate's promise of one answer: a token's logits have the same bits in whatever batch it was computed, on any number
-//! of threads and at any instruction set level. The KV cache holds f16, f32 or, unless told otherwise, 16-bit codes with a
-//! scale per vector, as large as f16, so that attention sums integers ([`CacheType`]).
+//! of threads and at any instruction set level. The KV cache holds f16 or, if told so, f32 or 16-bit codes with a scale per
+//! vector, as large as f16, of which attention sums integers ([`CacheType`]).
 //!
 //! ```no_run
 //! use quantblock::{Serial, gguf::Mmap, transformer::{LoadOptions, Model, Sampler, SamplingOptions, Session}};

@@ -18,7 +18,7 @@ pub struct LoadOptions {
     pub level: Option<Level>,
     /// Whether matmuls multiply f32 activations: slow, for verification.
     pub f32_activations: bool,
-    /// How the KV cache stores keys and values; `None`: as 16-bit codes, or as f32 where activations are f32.
+    /// How the KV cache stores keys and values; `None`: as f16, or as f32 where activations are f32.
     pub cache_type: Option<CacheType>,
     /// Positions of a session; `None`: what the model was trained for, but at most 4096.
     pub context: Option<usize>,
@@ -167,7 +167,7 @@ impl Model {
             None => None,
         };
         let (f32_activations, batch) = (options.f32_activations, options.batch.min(context));
-        let usual = if f32_activations { CacheType::F32 } else { CacheType::I16 };
+        let usual = if f32_activations { CacheType::F32 } else { CacheType::default() };
         Ok(Model {
             config,
             level,
