@@ -82,8 +82,11 @@ pub(super) const MAX_PANELS: usize = 2;
 
 /// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
 const X_CODES_BYTES: usize = 1 << 20;
+
 /// Columns up to which a packed panel is unpacked in registers instead of expanded.
 const SMALL_BATCH: usize = 16;
+/// Bytes that a prefetch asks for.
+const CACHE_LINE_BYTES: usize = 64;
 
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
@@ -158,11 +161,17 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 let mut start = slabs.start;
                 loop {
                     let chunk = start..slabs.end.min(start + stride);
+                    // The blocks that are expanded next: of these rows, or those that the next rows start with.
+                    let ahead = if chunk.end < slabs.end {
+                        chunk.len() as isize
+                    } else {
+                        (I::PANELS * self.panel_blocks()) as isize - (chunk.start - slabs.start) as isize
+                    };
                     for p in 0..I::PANELS {
                         // A missing panel stands for the last one: its sums are not stored.
                         let panel = first_panel + p.min(panels - 1);
                         // SAFETY: a chunk has at most `stride` blocks, and there is scratch for PANELS · stride.
-                        unsafe { self.expand(isa, panel, chunk.clone(), expanded.add(p * stride)) };
+                        unsafe { self.expand(isa, panel, chunk.clone(), ahead, expanded.add(p * stride)) };
                     }
                     start = chunk.end;
                     let mut kernel = ChunkKernel::<T> {
@@ -192,17 +201,24 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         }
     }
 
-    /// Expands a chunk of one panel.
+    /// From a block to the same one of the next panel, in blocks.
+    #[inline(always)]
+    fn panel_blocks(&self) -> usize {
+        self.x.k / T::BLOCK * if matches!(self.job.weights, Weights::Native(_)) { PANEL_ROWS } else { 1 }
+    }
+
+    /// Expands a chunk of one panel, and asks for what lies `ahead` blocks behind it.
     ///
     /// # Safety
     /// `out` has room for the chunk's blocks.
     #[inline(always)]
-    unsafe fn expand<I: Isa>(&self, isa: I, panel: usize, chunk: Range<usize>, out: *mut T::Expanded) {
+    unsafe fn expand<I: Isa>(&self, isa: I, panel: usize, chunk: Range<usize>, ahead: isize, out: *mut T::Expanded) {
         match self.job.weights {
             Weights::Packed(packed) => {
                 let tiles = self.job.packed_panel(packed, panel, self.x.k / T::BLOCK * T::TILE_BYTES);
                 for (i, block) in chunk.enumerate() {
                     let tile = &tiles[block * T::TILE_BYTES..][..T::TILE_BYTES];
+                    prefetch_behind(isa, tile.as_ptr(), T::TILE_BYTES, ahead);
                     // SAFETY: a whole tile, and the caller vouches for `out`.
                     unsafe { T::expand_packed(isa, tile.as_ptr(), out.add(i)) };
                 }
@@ -213,6 +229,10 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 let mut codes = [BlockCodes::default(); PANEL_ROWS];
                 for i in 0..chunk.len() {
                     for (row, codes) in rows.iter().zip(&mut codes) {
+                        // Of smaller blocks the CPU finds the way by itself.
+                        if size_of::<F::Block>() >= CACHE_LINE_BYTES {
+                            prefetch_behind(isa, (&raw const row[i]).cast(), size_of::<F::Block>(), ahead);
+                        }
                         F::codes(&row[i], codes);
                     }
                     // SAFETY: the caller vouches for `out`.
@@ -220,6 +240,15 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 }
             }
         }
+    }
+}
+
+/// Asks for the block `ahead` blocks behind `block`.
+#[inline(always)]
+fn prefetch_behind<I: Isa>(isa: I, block: *const u8, block_bytes: usize, ahead: isize) {
+    let block = block.wrapping_offset(ahead * block_bytes as isize);
+    for line in (0..block_bytes).step_by(CACHE_LINE_BYTES) {
+        isa.prefetch_far(block.wrapping_add(line));
     }
 }
 
