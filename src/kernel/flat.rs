@@ -55,7 +55,7 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
 }
 
 /// How far ahead of a stream of weights memory is asked for.
-const PREFETCH_BYTES: usize = 8 << 10;
+pub(super) const PREFETCH_BYTES: usize = 8 << 10;
 
 /// Asks for what lies [`PREFETCH_BYTES`] behind a tile.
 #[inline(always)]

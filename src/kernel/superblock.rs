@@ -9,7 +9,7 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    flat::{prefetch, store_sums},
+    flat::{PREFETCH_BYTES, prefetch, store_sums},
     pack::{pack_codes, pack_pairs, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
     tile::{IntTile, SuperTile, Tile},
@@ -18,7 +18,7 @@ use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
 use core::{marker::PhantomData, ops::Range};
 use operands::{Expanded, ExpandedBlock, Operands, UNITS};
@@ -148,12 +148,21 @@ impl<
     }
 }
 
-/// A packed tile, of which one register's rows are wanted.
-struct PackedBlock<I, T> {
+/// A packed tile, of which the rows of `MR` registers are wanted.
+struct PackedBlock<I, T, const MR: usize> {
     isa: I,
     tile: *const u8,
+    /// The first of the rows.
     row: usize,
     class: PhantomData<T>,
+}
+
+impl<I: Isa, T, const MR: usize> PackedBlock<I, T, MR> {
+    /// The first row of register `i`.
+    #[inline(always)]
+    fn row(&self, i: usize) -> usize {
+        self.row + i * I::LANES
+    }
 }
 
 impl<
@@ -164,21 +173,22 @@ impl<
     const SCALE_BIAS: i32,
     const MIN: bool,
     I: Isa,
-> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>>
+    const MR: usize,
+> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR>
 {
-    type Unit = [I::V; UNIT_STEPS];
+    type Unit = [[I::V; UNIT_STEPS]; MR];
 
     #[inline(always)]
     fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
         self.isa.split_scales(self.scale_pair(p, i))
     }
     #[inline(always)]
-    fn scale_pair(&self, p: usize, _: usize) -> I::V {
+    fn scale_pair(&self, p: usize, i: usize) -> I::V {
         // SAFETY: the tile starts with its stored pairs, scales first.
         let pair = unsafe {
             unpack_pair::<I, SCALE_BITS>(
                 self.isa,
-                self.tile.add(self.row * 4),
+                self.tile.add(self.row(i) * 4),
                 SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS,
                 p,
             )
@@ -186,60 +196,71 @@ impl<
         SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, pair)
     }
     #[inline(always)]
-    fn min_pair(&self, p: usize, _: usize) -> I::V {
+    fn min_pair(&self, p: usize, i: usize) -> I::V {
         let stored = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS;
         // SAFETY: the minima are stored behind the scales.
         unsafe {
             unpack_pair::<I, SCALE_BITS>(
                 self.isa,
-                self.tile.add(self.row * 4),
+                self.tile.add(self.row(i) * 4),
                 stored,
                 SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p,
             )
         }
     }
     #[inline(always)]
-    fn d(&self, _: usize) -> I::F {
+    fn d(&self, i: usize) -> I::F {
         // SAFETY: d lies behind the pairs.
         unsafe {
             let d = self.tile.add(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES);
             if SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED {
-                self.isa.load_f16(d.add(self.row * 2))
+                self.isa.load_f16(d.add(self.row(i) * 2))
             } else {
-                self.isa.load_f32(d.add(self.row * 4).cast())
+                self.isa.load_f32(d.add(self.row(i) * 4).cast())
             }
         }
     }
     #[inline(always)]
-    fn dmin(&self, _: usize) -> I::F {
+    fn dmin(&self, i: usize) -> I::F {
         // SAFETY: dmin lies behind d where there are minima, and is not asked for where there are none.
         unsafe {
             self.isa.load_f16(self.tile.add(
                 SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES
                     + SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::D_BYTES
-                    + self.row * 2,
+                    + self.row(i) * 2,
             ))
         }
     }
     #[inline(always)]
     fn prefetch_part(&self, part: usize, parts: usize) {
-        let bytes = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES;
-        // Each register of rows asks for a share of the part.
-        let line = |part: usize| (bytes * part).div_ceil(parts * I::REGISTERS * 64) * 64;
-        let part = part * I::REGISTERS + self.row / I::LANES;
-        prefetch(self.isa, self.tile.wrapping_add(line(part)), line(part + 1) - line(part));
+        // Those that take other rows ask for a share of the part as well; every line is asked for once.
+        let lines = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES.div_ceil(VECTOR_BYTES);
+        let shares = parts * I::REGISTERS / MR;
+        let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
+        let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
+        prefetch(self.isa, self.tile.wrapping_add(first * VECTOR_BYTES), lines / shares * VECTOR_BYTES);
+        // One more or none: a line that is read anyway in its place, and no loop of unknown length.
+        let last = if end - first > lines / shares {
+            self.tile.wrapping_add(PREFETCH_BYTES + (end - 1) * VECTOR_BYTES)
+        } else {
+            self.tile
+        };
+        self.isa.prefetch_far(last);
     }
     #[inline(always)]
-    fn unit(&self, unit: usize) -> [I::V; UNIT_STEPS] {
-        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES
-            + unit * unit_bytes(BITS)
-            + self.row * 4;
-        // SAFETY: the units follow the header.
-        unsafe { unpack_unit::<I, BITS>(self.isa, self.tile.add(at)) }
+    fn unit(&self, unit: usize) -> [[I::V; UNIT_STEPS]; MR] {
+        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES + unit * unit_bytes(BITS);
+        array_of(
+            #[inline(always)]
+            |i| {
+                // SAFETY: the units follow the header.
+                unsafe { unpack_unit::<I, BITS>(self.isa, self.tile.add(at + self.row(i) * 4)) }
+            },
+        )
     }
     #[inline(always)]
-    fn codes(&self, unit: &[I::V; UNIT_STEPS], step: usize, _: usize) -> I::V {
-        unit[step]
+    fn codes(&self, unit: &[[I::V; UNIT_STEPS]; MR], step: usize, i: usize) -> I::V {
+        unit[i][step]
     }
 }
 
@@ -342,12 +363,12 @@ impl<
         unsafe {
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
-                let packed = PackedBlock::<I, Self> { isa, tile, row, class: PhantomData };
+                let packed = PackedBlock::<I, Self, 1> { isa, tile, row, class: PhantomData };
                 for unit in 0..UNITS {
                     let codes = packed.unit(unit);
                     for step in 0..UNIT_STEPS {
                         let to = (&raw mut (*out).codes[unit * UNIT_STEPS + step]).cast::<u8>();
-                        isa.store(to.add(row * 4), codes[step]);
+                        isa.store(to.add(row * 4), codes[0][step]);
                     }
                 }
                 for p in 0..Self::PAIRS {
@@ -452,11 +473,22 @@ impl<
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
         for block in 0..x.k / BLOCK {
+            let tile = panel.wrapping_add(block * Self::TILE_BYTES);
+            if NR <= 2 && I::REGISTERS == 2 {
+                // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone.
+                // SAFETY: the caller vouches for the tiles and for x.
+                unsafe {
+                    let operands = PackedBlock::<I, Self, 2> { isa, tile, row: 0, class: PhantomData };
+                    let mut both = [acc[0][0], acc[1][0]];
+                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
+                    [acc[0][0], acc[1][0]] = both;
+                }
+                continue;
+            }
             for r in 0..I::REGISTERS {
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {
-                    let tile = panel.add(block * Self::TILE_BYTES);
-                    let operands = PackedBlock::<I, Self> { isa, tile, row: r * I::LANES, class: PhantomData };
+                    let operands = PackedBlock::<I, Self, 1> { isa, tile, row: r * I::LANES, class: PhantomData };
                     Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
                 }
             }

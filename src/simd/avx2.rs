@@ -55,6 +55,18 @@ static SPREAD_ONE: [Pattern; 8] = spread([0, 1, 2, 3, 4, 5, 6, 7], 0);
 /// The same, the next one to the upper half.
 static SPREAD_TWO: [Pattern; 4] = spread([0, 2, 4, 6], 1);
 
+/// What spreads the low or the high i16 of each lane over the lane.
+static SPLIT: [Pattern; 2] = {
+    let mut patterns = [const { Pattern([0; 32]) }; 2];
+    let mut i = 0;
+    while i < 64 {
+        let (half, byte) = (i / 32, i % 32);
+        patterns[half].0[byte] = (byte % 16 / 4 * 4 + 2 * half + byte % 2) as u8;
+        i += 1;
+    }
+    patterns
+};
+
 const fn spread<const N: usize>(of_low: [u8; N], to_high: u8) -> [Pattern; N] {
     let mut patterns = [const { Pattern([0; 32]) }; N];
     let mut i = 0;
@@ -357,9 +369,9 @@ impl Isa for Avx2 {
         // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
         // SAFETY: the token proves AVX2.
         unsafe {
-            let (a, b) = (0x0504_0504_0100_0100, 0x0D0C_0D0C_0908_0908);
-            let low = _mm256_set_epi64x(b, a, b, a);
-            let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
+            // Volatile, or the compiler makes two shuffles of each.
+            let low = (&raw const SPLIT[0].0).cast::<__m256i>().read_volatile();
+            let high = (&raw const SPLIT[1].0).cast::<__m256i>().read_volatile();
             [_mm256_shuffle_epi8(pair, low), _mm256_shuffle_epi8(pair, high)]
         }
     }
