@@ -6,8 +6,9 @@
 //!
 //! µops for 64 MACs (8 rows × 8 codes) in registers: 4 bits in groups of 32: 2 `vpmaddubsw`, 1.75 `vpaddw`, and a quarter each
 //! of `vpmaddwd` and `vpaddd` to scale the group, 4.25; 5 bits 4.5; 6 bits 5; 8 bits 9 (`vpsignb`, `vpmaddubsw`, `vpmaddwd`
-//! and `vpaddd` for each 32, `vpxor` and `vpabsb` for four columns). Zen 3 starts 3 of them a cycle, 2 if they multiply
-//! (measured: three pipes are shared by all), which limits these classes to 45, 43, 38 and 21 MACs a cycle.
+//! and `vpaddd` for each 32, `vpxor` and `vpabsb` for four columns). Zen 3 starts 4 of them a cycle, 2 if they multiply,
+//! shift or shuffle (each measured alone; a sum after every product 3.4), which limits these classes to 60, 57, 51 and 28 MACs
+//! a cycle; 2 loads a cycle, broadcasts among them, to 85.
 
 use super::{
     Level,
