@@ -79,6 +79,14 @@ const fn spread<const N: usize>(of_low: [u8; N], to_high: u8) -> [Pattern; N] {
     patterns
 }
 
+/// The bytes of `v` that a pattern says, within each half.
+#[inline(always)]
+fn spread_by(_: Avx2, v: __m256i, pattern: &'static Pattern) -> __m256i {
+    // Volatile, or the compiler makes two or three shuffles of its own out of this one.
+    // SAFETY: the token proves AVX2; a pattern has 32 aligned bytes.
+    unsafe { _mm256_shuffle_epi8(v, (&raw const pattern.0).cast::<__m256i>().read_volatile()) }
+}
+
 /// Transposes 8 × 8 lanes.
 #[inline(always)]
 fn transpose(_: Avx2, r: [__m256i; 8]) -> [__m256i; 8] {
@@ -368,13 +376,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn split_scales(self, pair: __m256i) -> [__m256i; 2] {
         // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            // Volatile, or the compiler makes two shuffles of each.
-            let low = (&raw const SPLIT[0].0).cast::<__m256i>().read_volatile();
-            let high = (&raw const SPLIT[1].0).cast::<__m256i>().read_volatile();
-            [_mm256_shuffle_epi8(pair, low), _mm256_shuffle_epi8(pair, high)]
-        }
+        [spread_by(self, pair, &SPLIT[0]), spread_by(self, pair, &SPLIT[1])]
     }
     #[inline(always)]
     fn abs_i8(self, a: __m256i) -> __m256i {
@@ -455,8 +457,7 @@ impl Isa for Avx2 {
             let eight = _mm_cvtepu8_epi16(_mm_loadl_epi64(scales.as_ptr().add(first).cast()));
             let eight = _mm256_broadcastsi128_si256(_mm_sub_epi16(eight, _mm_set1_epi16(bias)));
             let pattern = if GROUP == 16 { &SPREAD_TWO[index % 4] } else { &SPREAD_ONE[index] };
-            // Volatile, or the compiler makes three shuffles of its own out of this one.
-            _mm256_shuffle_epi8(eight, (&raw const pattern.0).cast::<__m256i>().read_volatile())
+            spread_by(self, eight, pattern)
         }
     }
     #[inline(always)]

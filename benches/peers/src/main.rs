@@ -51,7 +51,7 @@ struct Args {
     /// Where the record goes.
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// A folder for plots of the record that --csv names.
+    /// A folder for plots of the record that --csv names, made if it is not there.
     #[arg(long, requires = "csv")]
     plots: Option<PathBuf>,
     /// Draws the plots of a record that is there, and measures nothing.
@@ -91,7 +91,10 @@ fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     match (&args.csv, &args.plots) {
-        (Some(csv), Some(folder)) => plots::draw(csv, folder),
+        (Some(csv), Some(folder)) => {
+            std::fs::create_dir_all(folder)?;
+            plots::draw(csv, folder)
+        }
         _ => Ok(()),
     }
 }
