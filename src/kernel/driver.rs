@@ -1,6 +1,10 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
-use super::{Columns, GROUP_COLUMNS, Inputs, Output, float, group_columns, native, tile::IntTile};
+use super::{
+    Columns, GROUP_COLUMNS, Inputs, Output, float, group_columns, native,
+    prefetch::{LINE_BYTES, prefetch},
+    tile::IntTile,
+};
 use crate::{
     QuantBlock,
     format::BlockCodes,
@@ -82,11 +86,8 @@ pub(super) const MAX_PANELS: usize = 2;
 
 /// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
 const X_CODES_BYTES: usize = 1 << 20;
-
 /// Columns up to which a packed panel is unpacked in registers instead of expanded.
 const SMALL_BATCH: usize = 16;
-/// Bytes that a prefetch asks for.
-const CACHE_LINE_BYTES: usize = 64;
 
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
@@ -230,7 +231,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 for i in 0..chunk.len() {
                     for (row, codes) in rows.iter().zip(&mut codes) {
                         // Of smaller blocks the CPU finds the way by itself.
-                        if size_of::<F::Block>() >= CACHE_LINE_BYTES {
+                        if size_of::<F::Block>() >= LINE_BYTES {
                             prefetch_behind(isa, (&raw const row[i]).cast(), size_of::<F::Block>(), ahead);
                         }
                         F::codes(&row[i], codes);
@@ -246,10 +247,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 /// Asks for the block `ahead` blocks behind `block`.
 #[inline(always)]
 fn prefetch_behind<I: Isa>(isa: I, block: *const u8, block_bytes: usize, ahead: isize) {
-    let block = block.wrapping_offset(ahead * block_bytes as isize);
-    for line in (0..block_bytes).step_by(CACHE_LINE_BYTES) {
-        isa.prefetch_far(block.wrapping_add(line));
-    }
+    prefetch(isa, block.wrapping_offset(ahead * block_bytes as isize), block_bytes);
 }
 
 /// A packed panel times columns of x.

@@ -7,6 +7,7 @@ use super::{
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
+    prefetch::prefetch_ahead,
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -51,17 +52,6 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
         isa.shl(neg_sum, bias.trailing_zeros())
     } else {
         isa.mul(neg_sum, isa.splat(bias))
-    }
-}
-
-/// How far ahead of a stream of weights memory is asked for.
-pub(super) const PREFETCH_BYTES: usize = 8 << 10;
-
-/// Asks for what lies [`PREFETCH_BYTES`] behind a tile.
-#[inline(always)]
-pub(super) fn prefetch<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
-    for line in (0..tile_bytes).step_by(VECTOR_BYTES) {
-        isa.prefetch_far(tile.wrapping_add(PREFETCH_BYTES + line));
     }
 }
 
@@ -346,7 +336,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
         for block in 0..x.k / UNIT_CODES {
-            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
+            prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let tile = panel.add(block * Self::TILE_BYTES);

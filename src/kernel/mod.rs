@@ -19,6 +19,7 @@ mod native;
 mod output;
 mod pack;
 mod planes;
+mod prefetch;
 mod shared;
 mod superblock;
 mod tile;

@@ -3,11 +3,15 @@
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
 //! with lanes as rows, in increasing k, as the packed kernels add them.
 
-use super::{Inputs, driver::Job, flat::prefetch, tile::IntTile};
+use super::{
+    Inputs,
+    driver::Job,
+    prefetch::prefetch_ahead,
+    tile::{IntTile, Tile},
+};
 use crate::{
     QuantBlock,
     format::BlockCodes,
-    kernel::Tile,
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::ops::Range;
@@ -39,7 +43,7 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     /// Reads `block`, and asks for what comes after it.
     #[inline(always)]
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
-        prefetch(isa, (&raw const *block).cast(), size_of::<F::Block>());
+        prefetch_ahead(isa, (&raw const *block).cast(), size_of::<F::Block>());
         let mut view = BlockCodes::default();
         if Self::IN_PLACE.is_some() {
             [view.d, view.dmin] = F::scales(block);

@@ -9,9 +9,10 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    flat::{PREFETCH_BYTES, prefetch, store_sums},
+    flat::store_sums,
     pack::{pack_codes, pack_pairs, pack_unit},
     planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
+    prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch_ahead},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -234,14 +235,14 @@ impl<
     #[inline(always)]
     fn prefetch_part(&self, part: usize, parts: usize) {
         // Those that take other rows ask for a share of the part as well; every line is asked for once.
-        let lines = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES.div_ceil(VECTOR_BYTES);
+        let lines = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES.div_ceil(LINE_BYTES);
         let shares = parts * I::REGISTERS / MR;
         let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
         let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
-        prefetch(self.isa, self.tile.wrapping_add(first * VECTOR_BYTES), lines / shares * VECTOR_BYTES);
+        prefetch_ahead(self.isa, self.tile.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
         // One more or none: a line that is read anyway in its place, and no loop of unknown length.
         let last = if end - first > lines / shares {
-            self.tile.wrapping_add(PREFETCH_BYTES + (end - 1) * VECTOR_BYTES)
+            self.tile.wrapping_add(AHEAD_BYTES + (end - 1) * LINE_BYTES)
         } else {
             self.tile
         };

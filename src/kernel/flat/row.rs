@@ -69,12 +69,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         (codes, dx, d_sums, neg_sums): (*const u8, *const f32, *const f32, *const i32),
         terms: *mut f32,
     ) {
-        /// Registers that hold a span of blocks, and blocks in it.
-        const fn span<I: Isa>() -> (usize, usize) {
-            let block_lanes = UNIT_CODES / 4;
-            if I::LANES < block_lanes { (block_lanes / I::LANES, 1) } else { (1, I::LANES / block_lanes) }
-        }
-        let (registers, len) = const { span::<I>() };
+        // The registers that hold a span of blocks, and the blocks in it.
+        let (registers, len) = ((UNIT_CODES / 4).div_ceil(I::LANES), I::LANES.div_ceil(UNIT_CODES / 4));
         let (mut d, mut m) = ([0u16; PANEL_ROWS], [0u16; PANEL_ROWS]);
         let mut sums = [isa.splat(0); 8];
         // SAFETY: registers of LANES blocks are inside x, and the arrays have room for one.

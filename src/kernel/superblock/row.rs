@@ -107,32 +107,29 @@ impl<
                 );
                 continue;
             }
-            let scale = [isa.spread_scales::<GROUP>(&block.view.scales, SCALE_BIAS as i16, i)];
+            let scale = isa.spread_scales::<GROUP>(&block.view.scales, SCALE_BIAS as i16, i);
+            // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
             if BITS <= 6 {
-                // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-                isa.dot_scaled::<4, 1, 1, 1, false>(
-                    &mut sum,
-                    scale,
-                    #[inline(always)]
-                    |_| isa.splat(0),
-                    #[inline(always)]
-                    |_, _| w,
-                    #[inline(always)]
-                    |_, _| x,
-                );
+                add_scaled::<I, 4>(isa, &mut sum, scale, w, x);
             } else {
-                isa.dot_scaled::<8, 1, 1, 1, false>(
-                    &mut sum,
-                    scale,
-                    #[inline(always)]
-                    |_| isa.splat(0),
-                    #[inline(always)]
-                    |_, _| w,
-                    #[inline(always)]
-                    |_, _| x,
-                );
+                add_scaled::<I, 8>(isa, &mut sum, scale, w, x);
             }
         }
         sum[0][0]
     }
+}
+
+/// Adds the scaled products of a register of codes of at most `BITS` bits and one of x's.
+#[inline(always)]
+fn add_scaled<I: Isa, const BITS: u32>(isa: I, sum: &mut [[I::V; 1]; 1], scale: I::V, w: I::V, x: I::V) {
+    isa.dot_scaled::<BITS, 1, 1, 1, false>(
+        sum,
+        [scale],
+        #[inline(always)]
+        |_| isa.splat(0),
+        #[inline(always)]
+        |_, _| w,
+        #[inline(always)]
+        |_, _| x,
+    );
 }

@@ -1,0 +1,22 @@
+//! Asking for weights before they are read.
+
+use crate::simd::Isa;
+
+/// Bytes that one prefetch brings.
+pub const LINE_BYTES: usize = 64;
+/// How far ahead of a stream of weights memory is asked for.
+pub const AHEAD_BYTES: usize = 8 << 10;
+
+/// Asks for the lines from `first` on.
+#[inline(always)]
+pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(LINE_BYTES) {
+        isa.prefetch_far(first.wrapping_add(line));
+    }
+}
+
+/// Asks for what lies [`AHEAD_BYTES`] behind a tile or block.
+#[inline(always)]
+pub fn prefetch_ahead<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
+    prefetch(isa, tile.wrapping_add(AHEAD_BYTES), tile_bytes);
+}
