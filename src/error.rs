@@ -29,7 +29,7 @@ pub enum Error {
         /// What was computed.
         what: String,
     },
-    /// The system has no memory for packed weights.
+    /// The system has no memory for weights.
     OutOfMemory {
         /// Bytes that were asked for.
         bytes: usize,
@@ -94,7 +94,7 @@ impl core::fmt::Display for Error {
                 )
             }
             Error::Overflow { what } => write!(f, "{what} does not fit into the address space"),
-            Error::OutOfMemory { bytes } => write!(f, "no memory for {bytes} bytes of packed weights"),
+            Error::OutOfMemory { bytes } => write!(f, "no memory for {bytes} bytes of weights"),
             Error::ActivationKind { format, expected, found } => {
                 write!(
                     f,

@@ -5,7 +5,7 @@ use crate::{
     bytes::WeightBytes,
     format,
     kernel::{Job, Operand, Output, Tile, Weights, panels_of},
-    memory::{PackedBytes, PackedMemory, Separate},
+    memory::{self, PackedBytes, PackedMemory, Separate},
     pack::pack,
     plan::Plan,
     simd::PANEL_ROWS,
@@ -66,7 +66,8 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
     /// Quantizes `weights`, `[n, k]` row-major; `importance` has one weight per column.
     ///
     /// # Errors
-    /// [`Error::Block`] if `k` is not a multiple of the block, [`Error::Shape`] if a slice's length does not fit.
+    /// [`Error::Block`] if `k` is not a multiple of the block, [`Error::Shape`] if a slice's length does not fit,
+    /// [`Error::OutOfMemory`] if there is no memory for the blocks.
     pub fn quantized(weights: &[f32], importance: Option<&[f32]>, n: usize, k: usize) -> Result<Linear<'static, F>> {
         let row_bytes = format::row_bytes::<F>(k)?;
         let expected = n.checked_mul(k).ok_or_else(|| overflow::<F>(n, k))?;
@@ -74,7 +75,9 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
             let what = format!("weights of {} [n, k] = [{n}, {k}]", F::NAME);
             return Err(Error::Shape { what, expected, found: weights.len() });
         }
-        let mut bytes = alloc::vec![0; row_bytes.checked_mul(n).ok_or_else(|| overflow::<F>(n, k))?];
+        let size_bytes = row_bytes.checked_mul(n).ok_or_else(|| overflow::<F>(n, k))?;
+        let mut bytes = memory::buffer(size_bytes)?;
+        bytes.resize(size_bytes, 0);
         if expected != 0 {
             for (row, out) in weights.chunks_exact(k).zip(bytes.chunks_exact_mut(row_bytes)) {
                 format::quantize_row::<F>(row, importance, out)?;

@@ -358,6 +358,10 @@ mod files {
         w.write_to(std::fs::File::create(&path).unwrap()).unwrap();
         let bytes = read_file(&path).unwrap();
         assert_eq!(Gguf::parse(&bytes).unwrap().u32("a"), Ok(1));
+        // More than a huge page.
+        let large: Vec<u8> = (0..5_000_003).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &large).unwrap();
+        assert!(read_file(&path).unwrap() == large);
         std::fs::remove_file(&path).unwrap();
         assert!(message(read_file(&path)).contains("read.gguf"));
     }

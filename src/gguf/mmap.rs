@@ -27,6 +27,10 @@ impl Mmap {
         // SAFETY: the mapping is private to this value and read-only, and lives as long as the slices borrowed from it.
         // That no other process changes the file is the one thing a program cannot ensure; the type's docs ask for it.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| failed("mapping", e))?;
+        // Where files are kept in large pieces, what is not in memory yet comes in those and is mapped by huge pages. A
+        // system that does not take the advice gives small ones.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Mmap(map))
     }
 }

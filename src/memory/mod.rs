@@ -1,7 +1,7 @@
-//! Where packed weights live: memory in whole cache lines, and in huge pages where the system has them.
+//! Where weights live: packed ones in whole cache lines, all in huge pages where the system has them.
 //!
 //! Decode is as fast as weights come from memory, and a processor that finds them in pages of 2 MiB reads up to half as
-//! fast again as from pages of 4 KiB. An [`Arena`] holds many tensors in such pages; [`Linear::pack`](crate::Linear::pack)
+//! fast again as from pages of 4 KiB. [`buffer`] gives such memory for native weights. An [`Arena`] holds many tensors in such pages; [`Linear::pack`](crate::Linear::pack)
 //! without one takes memory for each tensor by itself. An embedder with an allocator of its own implements
 //! [`PackedMemory`] for it:
 //!
@@ -47,5 +47,6 @@ mod region;
 
 pub use arena::Arena;
 pub(crate) use arena::Separate;
+pub use pages::buffer;
 pub(crate) use region::PackedBytes;
 pub use region::{ALIGN, PackedMemory, Region};

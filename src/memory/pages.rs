@@ -1,7 +1,8 @@
-//! Memory from the system: pages of its own, huge ones where it has them, or plain aligned memory.
+//! Memory from the system, in huge pages where it has them: pages of its own, plain aligned memory, or a vector.
 
 use super::ALIGN;
 use crate::{Error, Result};
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 /// Whether this system is asked for huge pages.
@@ -63,11 +64,8 @@ impl Pages {
         let offset = base.as_ptr().addr().wrapping_neg() % HUGE_PAGE;
         // SAFETY: the offset is less than HUGE_PAGE, by which the mapping is longer than `len`.
         let start = unsafe { base.add(offset) };
-        // Whole huge pages only: the rest of the last one would be memory that nobody uses.
-        let huge = len / HUGE_PAGE * HUGE_PAGE;
-        // SAFETY: the range is inside the mapping, and the advice changes how it is backed, not what it holds. A system
-        // that does not take it gives small pages.
-        unsafe { libc::madvise(start.as_ptr().cast(), huge, libc::MADV_HUGEPAGE) };
+        // SAFETY: the range is inside the mapping.
+        unsafe { ask_for_huge_pages(start.as_ptr(), len) };
         Ok(Pages { start, len, source: Source::Mapping { base, len: mapped } })
     }
 
@@ -82,6 +80,38 @@ impl Pages {
     }
 }
 
+/// Asks for huge pages behind `len` bytes that were not touched yet; a system that has none gives small ones.
+///
+/// Only behind whole ones: the rest of a page would be memory that nobody uses.
+///
+/// # Safety
+/// The bytes belong to the caller.
+#[cfg(all(target_os = "linux", feature = "std"))]
+unsafe fn ask_for_huge_pages(start: *mut u8, len: usize) {
+    let to_first = start.addr().wrapping_neg() % HUGE_PAGE;
+    let huge = len.saturating_sub(to_first) / HUGE_PAGE * HUGE_PAGE;
+    if huge != 0 {
+        // SAFETY: the range is inside the caller's, and the advice changes how memory is backed, not what it holds.
+        unsafe { libc::madvise(start.wrapping_add(to_first).cast(), huge, libc::MADV_HUGEPAGE) };
+    }
+}
+
+/// An empty vector with room for `bytes` bytes of weights, in huge pages where the system has them: native weights are
+/// read from memory as often as packed ones. [`gguf::read_file`](crate::gguf) reads into one.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is no memory for it.
+pub fn buffer(bytes: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+    #[cfg(all(target_os = "linux", feature = "std"))]
+    // SAFETY: the vector's own memory.
+    unsafe {
+        ask_for_huge_pages(buffer.as_mut_ptr(), bytes);
+    }
+    Ok(buffer)
+}
+
 impl Drop for Pages {
     fn drop(&mut self) {
         match self.source {
@@ -93,5 +123,23 @@ impl Drop for Pages {
                 libc::munmap(base.as_ptr().cast(), len);
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_every_size_hold_what_is_written() {
+        for bytes in [0, 1, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 4097] {
+            let mut written = buffer(bytes).unwrap();
+            assert!(written.is_empty() && written.capacity() >= bytes);
+            let start = written.as_ptr();
+            written.extend((0..bytes).map(|i| (i % 251) as u8));
+            assert_eq!(written.as_ptr(), start, "{bytes} bytes moved");
+            assert!(written.iter().enumerate().all(|(i, &byte)| byte == (i % 251) as u8));
+        }
+        assert_eq!(buffer(usize::MAX), Err(Error::OutOfMemory { bytes: usize::MAX }));
     }
 }
