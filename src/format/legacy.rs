@@ -76,6 +76,10 @@ pub trait LegacyBlock: Pod + Send + Sync {
     fn m(&self) -> F16Le;
     /// The unsigned codes in the order of the weights.
     fn unpack(&self, codes: &mut [u8; BLOCK]);
+    /// Their low nibbles, of a block of nibbles.
+    fn unpack_nibbles(&self, codes: &mut [u8; BLOCK]);
+    /// Their fifth bits, 0 where there are none.
+    fn fifth_bits(&self) -> u32;
     /// The block of this scale, minimum (dropped where there is none) and these codes.
     fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self;
 }
@@ -108,12 +112,23 @@ impl<const MINS: usize, const HIGH: usize, const CODES: usize> LegacyBlock for B
             codes.copy_from_slice(&swar::map(&self.qs, |word| word ^ swar::splat(0x80)));
             return;
         }
+        self.unpack_nibbles(codes);
+        for (codes, &bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(&self.qh) {
+            *codes = (u64::from_le_bytes(*codes) | FIFTH_BITS[bits as usize]).to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_nibbles(&self, codes: &mut [u8; BLOCK]) {
         let qs = self.qs.as_chunks::<8>().0;
-        let words: [u64; 4] = core::array::from_fn(|i| {
-            let nibbles = u64::from_le_bytes(qs[i % 2]) >> (4 * (i / 2)) & swar::splat(15);
-            nibbles | self.qh.get(i).map_or(0, |&bits| FIFTH_BITS[bits as usize])
-        });
+        let words: [u64; 4] =
+            core::array::from_fn(|i| u64::from_le_bytes(qs[i % 2]) >> (4 * (i / 2)) & swar::splat(15));
         *codes = bytemuck::cast(words.map(u64::to_le));
+    }
+
+    #[inline(always)]
+    fn fifth_bits(&self) -> u32 {
+        self.qh.first_chunk().map_or(0, |&bits| u32::from_le_bytes(bits))
     }
 
     fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self {
@@ -191,6 +206,7 @@ where
     type Block = <Self as LegacyKind>::Block;
     type Tile = <Self as LegacyKind>::Tile;
     const SIGNED_CODES_AT: Option<usize> = if BITS == 8 { Some(offset_of!(BlockQ80, qs)) } else { None };
+    const FIFTH_BITS: bool = BITS == 5;
 
     #[inline(always)]
     fn dequantize(block: &Self::Block, out: &mut [f32]) {
@@ -232,6 +248,15 @@ where
             block.unpack(codes);
         }
         [out.d, out.dmin] = Self::scales(block);
+    }
+
+    #[inline(always)]
+    fn low_codes(block: &Self::Block, out: &mut BlockCodes) -> u32 {
+        if let Some(codes) = out.codes.first_chunk_mut() {
+            block.unpack_nibbles(codes);
+        }
+        [out.d, out.dmin] = Self::scales(block);
+        block.fifth_bits()
     }
 
     #[inline(always)]

@@ -34,6 +34,8 @@ pub(super) struct NativeBlock<'a, F: QuantBlock> {
     block: &'a F::Block,
     /// The integer view; of one whose codes are read in the block, `d` and `dmin` alone.
     pub view: BlockCodes,
+    /// What the codes of a block of 32 lack, if the format has [`QuantBlock::FIFTH_BITS`].
+    pub fifth_bits: u32,
 }
 
 impl<'a, F: QuantBlock> NativeBlock<'a, F> {
@@ -44,13 +46,15 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     #[inline(always)]
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
         prefetch_ahead(isa, (&raw const *block).cast(), size_of::<F::Block>());
-        let mut view = BlockCodes::default();
+        let (mut view, mut fifth_bits) = (BlockCodes::default(), 0);
         if Self::IN_PLACE.is_some() {
             [view.d, view.dmin] = F::scales(block);
+        } else if F::FIFTH_BITS {
+            fifth_bits = F::low_codes(block, &mut view);
         } else {
             F::codes(block, &mut view);
         }
-        NativeBlock { block, view }
+        NativeBlock { block, view, fifth_bits }
     }
 
     /// Where the codes lie.

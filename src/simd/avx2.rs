@@ -244,6 +244,17 @@ impl Isa for Avx2 {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
+    fn spread_fifth_bits(self, bits: u64) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+            let bytes = _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+            _mm256_and_si256(set, _mm256_set1_epi8(16))
+        }
+    }
+    #[inline(always)]
     fn splat(self, value: i32) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_set1_epi32(value) }

@@ -108,6 +108,11 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
+    fn spread_fifth_bits(self, bits: u64) -> __m512i {
+        // SAFETY: the token proves AVX-512 BW.
+        unsafe { _mm512_maskz_set1_epi8(bits, 16) }
+    }
+    #[inline(always)]
     fn splat(self, value: i32) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_set1_epi32(value) }

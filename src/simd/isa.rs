@@ -94,6 +94,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// 4 bytes at `p` are readable; no alignment needed.
     unsafe fn broadcast(self, p: *const u8) -> Self::V;
+    /// 16 in every byte `i` whose bit `i` of `bits` is set, 0 in the others.
+    fn spread_fifth_bits(self, bits: u64) -> Self::V;
     /// `value` in every lane.
     fn splat(self, value: i32) -> Self::V;
     /// Bitwise and.

@@ -69,6 +69,11 @@ impl Isa for Scalar {
         [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
     }
     #[inline(always)]
+    fn spread_fifth_bits(self, bits: u64) -> Lanes {
+        // Each of four bits to the bottom of its byte: the products do not overlap.
+        array_of(|lane| (((bits >> (4 * lane) & 15) as i32 * 0x0020_4081) & 0x0101_0101) << 4)
+    }
+    #[inline(always)]
     fn splat(self, value: i32) -> Lanes {
         [value; LANES]
     }

@@ -76,11 +76,12 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         // SAFETY: registers of LANES blocks are inside x, and the arrays have room for one.
         unsafe {
             for (s, blocks) in blocks.chunks_exact(len).enumerate().take(8 / registers) {
-                let mut units = [[0; UNIT_CODES]; 2];
+                let (mut units, mut fifth_bits) = ([[0; UNIT_CODES]; 2], 0u64);
                 for (b, block) in blocks.iter().enumerate().take(2) {
                     let block = NativeBlock::<F>::read(isa, block);
                     (d[s * len + b], m[s * len + b]) = (block.view.d as u16, block.view.dmin as u16);
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
+                    fifth_bits |= (block.fifth_bits as u64) << (b * UNIT_CODES);
                 }
                 for r in 0..registers {
                     let mut sum = [[isa.splat(0)]];
@@ -89,7 +90,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                         &mut sum,
                         #[inline(always)]
                         |_, _| {
-                            NativeBlock::<F>::unsigned(isa, isa.load(units.as_ptr().cast::<u8>().add(r * I::LANES * 4)))
+                            let first = r * I::LANES * 4;
+                            let codes = isa.load(units.as_ptr().cast::<u8>().add(first));
+                            if F::FIFTH_BITS {
+                                isa.or(codes, isa.spread_fifth_bits(fifth_bits >> first))
+                            } else {
+                                NativeBlock::<F>::unsigned(isa, codes)
+                            }
                         },
                         #[inline(always)]
                         |_, _| isa.load(codes.add(i * I::LANES * 4)),
