@@ -1,9 +1,9 @@
 //! Where weights live: packed ones in whole cache lines, all in huge pages where the system has them.
 //!
 //! Decode is as fast as weights come from memory, and a processor that finds them in pages of 2 MiB reads up to half as
-//! fast again as from pages of 4 KiB. [`buffer`] gives such memory for native weights. An [`Arena`] holds many tensors in such pages; [`Linear::pack`](crate::Linear::pack)
-//! without one takes memory for each tensor by itself. An embedder with an allocator of its own implements
-//! [`PackedMemory`] for it:
+//! fast again as from pages of 4 KiB. [`buffer`] gives such memory for native weights, and an [`Arena`] holds many packed
+//! tensors in it; [`Linear::pack`](crate::Linear::pack) without one takes memory for each tensor by itself. An embedder with
+//! an allocator of its own implements [`PackedMemory`] for it:
 //!
 //! ```
 //! use quantblock::{Error, Linear, Result, Serial, format::Q80, memory::{ALIGN, PackedMemory, Region}};
