@@ -234,13 +234,29 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                         if size_of::<F::Block>() >= LINE_BYTES {
                             prefetch_behind(isa, (&raw const row[i]).cast(), size_of::<F::Block>(), ahead);
                         }
-                        F::codes(&row[i], codes);
+                        read_codes::<F, I>(isa, &row[i], codes);
                     }
                     // SAFETY: the caller vouches for `out`.
                     unsafe { T::expand_codes(isa, &codes, out.add(i)) };
                 }
             }
         }
+    }
+}
+
+/// The integer view of `block`; what [`QuantBlock::low_codes`] leaves out is spread by the instruction set.
+#[inline(always)]
+fn read_codes<F: QuantBlock, I: Isa>(isa: I, block: &F::Block, out: &mut BlockCodes) {
+    if !F::FIFTH_BITS {
+        return F::codes(block, out);
+    }
+    let bits = F::low_codes(block, out) as u64;
+    // Of the narrow set, whose register is no longer than what was just stored.
+    let isa = isa.narrow();
+    for first in (0..F::BLOCK).step_by(I::Narrow::LANES * 4) {
+        let codes = out.codes[first..].as_mut_ptr();
+        // SAFETY: the 32 codes are whole registers, inside the 256 of the view.
+        unsafe { isa.store(codes, isa.or(isa.load(codes), isa.spread_fifth_bits(bits >> first))) };
     }
 }
 
