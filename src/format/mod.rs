@@ -65,7 +65,7 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// Where in a block all its codes lie in order as signed bytes, `code − 128`, if they do: decode reads them there.
     /// Of no use to tiles whose groups have scales of their own.
     const SIGNED_CODES_AT: Option<usize> = None;
-    /// Whether a block of 32 keeps the fifth bits of its codes apart: decode spreads what [`Self::low_codes`] leaves out.
+    /// Whether a block of 32 keeps the fifth bits of its codes apart: kernels spread what [`Self::low_codes`] leaves out.
     const FIFTH_BITS: bool = false;
 
     /// Writes the `BLOCK` weights of `block` to `out`, bit for bit as ggml does.

@@ -96,18 +96,19 @@ unsafe fn ask_for_huge_pages(start: *mut u8, len: usize) {
     }
 }
 
-/// An empty vector with room for `bytes` bytes of weights, in huge pages where the system has them: native weights are
-/// read from memory as often as packed ones. [`gguf::read_file`](crate::gguf) reads into one.
+/// An empty vector with room for `len` bytes of weights (or values of another type), in huge pages where the system has
+/// them: native weights are read from memory as often as packed ones. [`gguf::read_file`](crate::gguf) reads into one.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] if there is no memory for it.
-pub fn buffer(bytes: usize) -> Result<Vec<u8>> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+pub fn buffer<T>(len: usize) -> Result<Vec<T>> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    let mut buffer = Vec::<T>::new();
+    buffer.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes })?;
     #[cfg(all(target_os = "linux", feature = "std"))]
     // SAFETY: the vector's own memory.
     unsafe {
-        ask_for_huge_pages(buffer.as_mut_ptr(), bytes);
+        ask_for_huge_pages(buffer.as_mut_ptr().cast(), bytes);
     }
     Ok(buffer)
 }
@@ -140,6 +141,6 @@ mod tests {
             assert_eq!(written.as_ptr(), start, "{bytes} bytes moved");
             assert!(written.iter().enumerate().all(|(i, &byte)| byte == (i % 251) as u8));
         }
-        assert_eq!(buffer(usize::MAX), Err(Error::OutOfMemory { bytes: usize::MAX }));
+        assert_eq!(buffer::<u8>(usize::MAX), Err(Error::OutOfMemory { bytes: usize::MAX }));
     }
 }

@@ -11,7 +11,7 @@ use candle_core::{
     Device, Module, Tensor,
     quantized::{GgmlDType, QMatMul, QStorage, QTensor},
 };
-use quantblock::{Activations, Executor, QuantBlock, WeightFormat, for_each_format, format, memory};
+use quantblock::{Activations, Executor, QuantBlock, WeightFormat, for_each_format, format};
 use std::{borrow::Cow, cell::RefCell, time::Duration};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -116,8 +116,7 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
     let x = values(m * k, 3);
     let (pattern, pattern_f32) = rows(type_id, k)?;
     let weight_bytes = pattern.len() / ROWS * n;
-    let mut bytes = memory::buffer(weight_bytes)?;
-    bytes.resize(weight_bytes, 0);
+    let mut bytes = probe::huge(weight_bytes, 0u8);
     repeat(&pattern, &mut bytes);
     let mut weights_f32 = probe::huge(n * k, 0.0f32);
     repeat(&pattern_f32, &mut weights_f32);

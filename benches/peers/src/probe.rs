@@ -1,6 +1,9 @@
 //! What the machine can do: reading memory, and integer multiply-adds on registers.
 
-use quantblock::executor::{Executor, ThreadPool};
+use quantblock::{
+    executor::{Executor, ThreadPool},
+    memory,
+};
 use std::hint::black_box;
 
 /// Bytes that the read probe goes through: beyond any cache.
@@ -127,14 +130,7 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
 
 /// A vector of `len` times `value` in huge pages, where the system has them.
 pub fn huge<T: Copy>(len: usize, value: T) -> Vec<T> {
-    const PAGE: usize = 2 << 20;
-    let mut memory = Vec::with_capacity(len);
-    let start = (memory.as_mut_ptr() as usize).next_multiple_of(PAGE);
-    let end = (memory.as_ptr() as usize + len * size_of::<T>()) / PAGE * PAGE;
-    if start < end {
-        // SAFETY: whole pages inside an allocation of this process; the advice changes no contents.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
-    }
+    let mut memory = memory::buffer(len).expect("memory for the weights");
     memory.resize(len, value);
     memory
 }
