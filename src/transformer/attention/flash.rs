@@ -41,11 +41,12 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
             corrections: [0.0; TILE_ROWS],
         };
         for row in 0..count {
-            self.tile.out_row(row).fill(0.0);
+            self.tile.out_row(rows.heads[row]).fill(0.0);
         }
         let blocks = self.tile.blocks();
         // Where few rows share a block, its keys and values come from memory about as fast as they are used.
         let few = count <= GROUP_ROWS;
+        let wide = I::LANES == 16;
         for block in blocks.clone() {
             let part = head.block(block, d);
             if few {
@@ -54,9 +55,11 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
             let mut row = 0;
             while row < count {
                 row += match count - row {
-                    6.. if I::LANES == 16 => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    4.. if I::LANES == 16 => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    3.. if I::LANES == 16 => self.score::<I, 3, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    6.. if wide => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    4.. if wide => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    3.. if wide => self.score::<I, 3, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    6.. => self.score::<I, 6, 2>(isa, &part, block, row, &mut rows, &mut weights),
+                    4.. => self.score::<I, 4, 2>(isa, &part, block, row, &mut rows, &mut weights),
                     3.. => self.score::<I, 3, 2>(isa, &part, block, row, &mut rows, &mut weights),
                     2 => self.score::<I, 2, 4>(isa, &part, block, row, &mut rows, &mut weights),
                     _ => self.score::<I, 1, 4>(isa, &part, block, row, &mut rows, &mut weights),
@@ -68,9 +71,11 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
             let mut row = 0;
             while row < count {
                 row += match count - row {
-                    6.. if I::LANES == 16 => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
-                    4.. if I::LANES == 16 => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
-                    3.. if I::LANES == 16 => self.weigh::<I, 3, 4>(isa, &part, block, row, &rows, &weights),
+                    6.. if wide => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
+                    4.. if wide => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
+                    3.. if wide => self.weigh::<I, 3, 4>(isa, &part, block, row, &rows, &weights),
+                    6.. => self.weigh::<I, 6, 2>(isa, &part, block, row, &rows, &weights),
+                    4.. => self.weigh::<I, 4, 2>(isa, &part, block, row, &rows, &weights),
                     3.. => self.weigh::<I, 3, 2>(isa, &part, block, row, &rows, &weights),
                     2 => self.weigh::<I, 2, 4>(isa, &part, block, row, &rows, &weights),
                     _ => self.weigh::<I, 1, 4>(isa, &part, block, row, &rows, &weights),
@@ -79,7 +84,7 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
         }
         for (row, total) in rows.totals[..count].iter().enumerate() {
             let inverse = 1.0 / math::sum(total);
-            for value in self.tile.out_row(row) {
+            for value in self.tile.out_row(rows.heads[row]) {
                 *value *= inverse;
             }
         }
@@ -189,43 +194,32 @@ impl<E: Operand> Attend<'_, E> {
         rows: &Rows,
         weights: &Weights<E>,
     ) -> usize {
-        if E::ZERO_HIDES || rows.all_see_the_same(row, MR, block) {
-            self.weigh_rows::<I, MR, NR>(isa, part, row, rows.seen_by_any(row, MR, block), weights);
-        } else {
-            for row in row..row + MR {
-                self.weigh_rows::<I, 1, NR>(isa, part, row, rows.seen(row, block), weights);
-            }
+        let seen = rows.seen_by_any(row, MR, block);
+        if seen.is_empty() {
+            return MR;
+        }
+        // What a row does not see may be anything: where a factor of zero does not hide it, it is left out.
+        let cells: [(usize, usize); MR] = array_of(
+            #[inline(always)]
+            |r| {
+                let seen = if E::ZERO_HIDES { seen.clone() } else { rows.seen(row + r, block) };
+                (seen.start / E::TOGETHER, seen.end.div_ceil(E::TOGETHER))
+            },
+        );
+        let d = self.tile.shape.head_length;
+        let mut lane = 0;
+        while lane + NR * I::LANES <= d {
+            self.dot_values::<I, MR, NR>(isa, part, row, lane, &cells, rows, weights);
+            lane += NR * I::LANES;
+        }
+        while lane < d {
+            self.dot_values::<I, MR, 1>(isa, part, row, lane, &cells, rows, weights);
+            lane += I::LANES;
         }
         MR
     }
 
-    /// [`Attend::weigh`] over some positions.
-    #[inline(always)]
-    fn weigh_rows<I: Isa, const MR: usize, const NR: usize>(
-        &self,
-        isa: I,
-        part: &HeadElements<'_, E>,
-        row: usize,
-        positions: Range<usize>,
-        weights: &Weights<E>,
-    ) {
-        if positions.is_empty() {
-            return;
-        }
-        let cells = positions.start / E::TOGETHER..positions.end.div_ceil(E::TOGETHER);
-        let d = self.tile.shape.head_length;
-        let mut lane = 0;
-        while lane + NR * I::LANES <= d {
-            self.dot_values::<I, MR, NR>(isa, part, row, lane, cells.clone(), weights);
-            lane += NR * I::LANES;
-        }
-        while lane < d {
-            self.dot_values::<I, MR, 1>(isa, part, row, lane, cells.clone(), weights);
-            lane += I::LANES;
-        }
-    }
-
-    /// [`Attend::weigh_rows`] for `NR` registers of d from `lane` on; a cell is `TOGETHER` positions.
+    /// [`Attend::weigh`] for `NR` registers of d from `lane` on; a cell is `TOGETHER` positions.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn dot_values<I: Isa, const MR: usize, const NR: usize>(
@@ -234,36 +228,45 @@ impl<E: Operand> Attend<'_, E> {
         part: &HeadElements<'_, E>,
         row: usize,
         lane: usize,
-        cells: Range<usize>,
+        cells: &[(usize, usize); MR],
+        rows: &Rows,
         weights: &Weights<E>,
     ) {
         let d = self.tile.shape.head_length;
         let values = part.values;
-        assert!(values.len() == BLOCK * d && cells.end <= BLOCK / E::TOGETHER && lane + NR * I::LANES <= d);
+        assert!(values.len() == BLOCK * d && lane + NR * I::LANES <= d);
+        // Those of all rows are the same up to a few at the ends.
+        let (mut first, mut end) = cells[0];
+        for cells in cells {
+            assert!(cells.1 <= BLOCK / E::TOGETHER);
+            (first, end) = (first.max(cells.0), end.min(cells.1));
+        }
+        let end = end.max(first);
         let factors: [&[E::Factor; BLOCK]; MR] = array_of(
             #[inline(always)]
             |r| &weights.factors[row + r].0,
         );
+        let values = &values[lane * E::TOGETHER..];
         let mut acc = [[E::zero(isa); NR]; MR];
-        for cell in cells {
-            // SAFETY: the cell is one of the block's and `lane + NR · LANES` ≤ d.
-            unsafe {
-                let value: [E::Lanes<I>; NR] = array_of(
-                    #[inline(always)]
-                    |j| E::load(isa, values.as_ptr().add((cell * d + lane + j * I::LANES) * E::TOGETHER)),
-                );
-                for r in 0..MR {
-                    let factor = E::broadcast(isa, factors[r].as_ptr().add(E::TOGETHER * cell));
-                    for j in 0..NR {
-                        acc[r][j] = E::add_product(isa, acc[r][j], value[j], factor);
-                    }
-                }
+        // SAFETY: cells are of the block, and `lane + NR · LANES` ≤ d.
+        unsafe {
+            for r in 0..MR {
+                let cells = cells[r].0..cells[r].1.min(first);
+                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], values, d, [factors[r]], cells)[0];
+            }
+            acc = add_cells::<I, E, MR, NR>(isa, acc, values, d, factors, first..end);
+            for r in 0..MR {
+                let cells = cells[r].0.max(end)..cells[r].1;
+                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], values, d, [factors[r]], cells)[0];
             }
         }
         for r in 0..MR {
             let (scale, correction) =
                 (isa.splat_f32(weights.scales[row + r]), isa.splat_f32(weights.corrections[row + r]));
-            let out = &mut self.tile.out_row(row + r)[lane..][..NR * I::LANES];
+            if cells[r].0 >= cells[r].1 {
+                continue;
+            }
+            let out = &mut self.tile.out_row(rows.heads[row + r])[lane..][..NR * I::LANES];
             for j in 0..NR {
                 // SAFETY: `out` has NR · LANES elements.
                 unsafe {
@@ -274,6 +277,37 @@ impl<E: Operand> Attend<'_, E> {
             }
         }
     }
+}
+
+/// `acc` plus the products of some cells of values, `d` apart, and of `MR` rows' factors.
+///
+/// # Safety
+/// The cells are inside a block, and `NR` registers at each are inside `values`.
+#[inline(always)]
+unsafe fn add_cells<I: Isa, E: Operand, const MR: usize, const NR: usize>(
+    isa: I,
+    mut acc: [[E::Lanes<I>; NR]; MR],
+    values: &[E],
+    d: usize,
+    factors: [&[E::Factor; BLOCK]; MR],
+    cells: Range<usize>,
+) -> [[E::Lanes<I>; NR]; MR] {
+    for cell in cells {
+        // SAFETY: the caller vouches for the cell.
+        unsafe {
+            let value: [E::Lanes<I>; NR] = array_of(
+                #[inline(always)]
+                |j| E::load(isa, values.as_ptr().add((cell * d + j * I::LANES) * E::TOGETHER)),
+            );
+            for r in 0..MR {
+                let factor = E::broadcast(isa, factors[r].as_ptr().add(E::TOGETHER * cell));
+                for j in 0..NR {
+                    acc[r][j] = E::add_product(isa, acc[r][j], value[j], factor);
+                }
+            }
+        }
+    }
+    acc
 }
 
 /// Asks for all cache lines of some keys or values, which are read next.

@@ -107,9 +107,9 @@ impl Tile<'_> {
 
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    fn out_row(&self, row: usize) -> &mut [f32] {
+    fn out_row(&self, head: usize) -> &mut [f32] {
         // SAFETY: a row of a head belongs to one tile, and a tile's task holds one of its rows at a time.
-        unsafe { self.out.slice(self.head(row) * self.shape.head_length, self.shape.head_length) }
+        unsafe { self.out.slice(head * self.shape.head_length, self.shape.head_length) }
     }
 
     #[inline(always)]

@@ -141,10 +141,4 @@ impl Rows {
         // Windows move on with the rows.
         seen_in(block, self.visible[row].0..self.visible[row + count - 1].1)
     }
-
-    /// Whether `count` rows see the same of the block.
-    #[inline(always)]
-    pub(super) fn all_see_the_same(&self, row: usize, count: usize, block: usize) -> bool {
-        self.seen(row, block) == self.seen(row + count - 1, block)
-    }
 }
