@@ -10,7 +10,7 @@
 //! way through the model keeps its size. The weights are not all different: for each row length some hundred rows are
 //! drawn and really quantized, and all matrices repeat them, each from a row of its own on. So the file is made in
 //! seconds, and no more than the largest matrix is in memory for each row length, already quantized. The file has no
-//! tokenizer: `bench` needs none, `generate` does.
+//! tokenizer (`tokenizer.ggml.model` is `none`): `bench` and llama-bench need none, `generate` does.
 
 mod rows;
 mod shapes;

@@ -124,11 +124,14 @@ impl Shape {
             ("attention.head_count", self.heads),
             ("attention.head_count_kv", self.kv_heads),
             ("rope.dimension_count", self.head_length),
+            ("vocab_size", self.vocabulary),
         ] {
             writer.set(&key(suffix), value as u32)?;
         }
         writer.set(&key("attention.layer_norm_rms_epsilon"), self.epsilon)?;
         writer.set(&key("rope.freq_base"), self.rope_base)?;
+        // What llama.cpp calls a model without a tokenizer.
+        writer.set("tokenizer.ggml.model", "none")?;
         Ok(())
     }
 }
