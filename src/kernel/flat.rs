@@ -216,6 +216,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BITS, BIAS, MIN> {
     type Expanded = Expanded;
+    type Tail = row::Tail;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -372,5 +373,23 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     ) {
         // SAFETY: the caller's promise is the same.
         unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
+    }
+
+    #[inline(always)]
+    fn tail<I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
+        Self::tail_of::<I>(x, len)
+    }
+
+    #[inline(always)]
+    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        tails: &[&[F::Block]],
+        _: &Inputs<'_>,
+        tail: &row::Tail,
+        terms: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::tails::<F, I>(isa, tails, tail, terms, stride) }
     }
 }

@@ -89,19 +89,34 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
 ) {
     const { assert!(VECTOR_BYTES == PANEL_ROWS * 4) };
     let blocks = x.k / T::BLOCK;
+    let tail = (!blocks.is_multiple_of(I::LANES)).then(
+        #[inline(always)]
+        || T::tail::<I>(x, blocks % I::LANES),
+    );
     let mut terms = Terms([[0.0; TERMS + PANEL_ROWS]; PANEL_ROWS]);
     for panel in panels {
         let rows = job.rows_in(panel, 1);
         let mut sums = [0.0f32; PANEL_ROWS];
         for start in (0..blocks).step_by(TERMS) {
             let chunk = start..blocks.min(start + TERMS);
+            let whole = chunk.len() - chunk.len() % I::LANES;
+            let mut tails: [&[F::Block]; PANEL_ROWS] = [&[]; PANEL_ROWS];
             for row in 0..rows {
-                let blocks = &job.native_row::<F>(native, panel, row)[chunk.clone()];
-                for first in (0..blocks.len()).step_by(I::LANES) {
-                    let some = &blocks[first..blocks.len().min(first + I::LANES)];
+                let (blocks, tail) = job.native_row::<F>(native, panel, row)[chunk.clone()].split_at(whole);
+                tails[row] = tail;
+                for (i, some) in blocks.chunks_exact(I::LANES).enumerate() {
+                    let first = i * I::LANES;
                     let out = &mut terms.0[row][first..];
                     // SAFETY: x has one row of all blocks, and LANES terms follow each one below TERMS.
                     unsafe { T::row_terms::<F, I>(isa, some, x, chunk.start + first, out.as_mut_ptr()) };
+                }
+            }
+            if let Some(tail) = tail.as_ref().filter(|_| whole < chunk.len()) {
+                let stride = TERMS + PANEL_ROWS;
+                // SAFETY: as above, of each row; only the last chunk has a tail, and x ends with it.
+                unsafe {
+                    let out = (&raw mut terms.0).cast::<f32>().add(whole);
+                    T::tail_terms::<F, I>(isa, &tails[..rows], x, tail, out, stride);
                 }
             }
             add_terms(isa, &terms, chunk.len(), &mut sums);

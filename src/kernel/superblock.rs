@@ -357,6 +357,7 @@ impl<
 > IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     type Expanded = Expanded;
+    type Tail = ();
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -507,5 +508,23 @@ impl<
     ) {
         // SAFETY: the caller's promise is the same.
         unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
+    }
+
+    #[inline(always)]
+    fn tail<I: Isa>(_: &Inputs<'_>, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        tails: &[&[F::Block]],
+        x: &Inputs<'_>,
+        (): &(),
+        terms: *mut f32,
+        stride: usize,
+    ) {
+        for (row, blocks) in tails.iter().enumerate() {
+            // SAFETY: the caller's promise, row by row.
+            unsafe { Self::terms::<F, I>(isa, blocks, x, x.k / BLOCK - blocks.len(), terms.add(row * stride)) }
+        }
     }
 }

@@ -96,6 +96,8 @@ pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 pub(super) trait IntTile: Tile {
     /// One block of 16 rows with codes as bytes and scales as the microkernel wants them.
     type Expanded: Copy;
+    /// What the last blocks of a row meet of x.
+    type Tail;
 
     /// Expands a packed block.
     ///
@@ -137,8 +139,8 @@ pub(super) trait IntTile: Tile {
         out: &mut [[f32; 16]; NR],
     );
 
-    /// Decode from native blocks: the terms that `blocks`, at most `LANES` of them and in k the ones from `first` on, add to
-    /// their row's sum for the only column of x. What `terms` gets behind those means nothing.
+    /// Decode from native blocks: the terms that `blocks`, `LANES` of them and in k the ones from `first` on, add to their
+    /// row's sum for the only column of x.
     ///
     /// # Safety
     /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable.
@@ -148,5 +150,22 @@ pub(super) trait IntTile: Tile {
         x: &super::Inputs<'_>,
         first: usize,
         terms: *mut f32,
+    );
+
+    /// What the last `len` blocks of a row, fewer than `LANES`, meet of x, which has one column.
+    fn tail<I: Isa>(x: &super::Inputs<'_>, len: usize) -> Self::Tail;
+
+    /// The terms of the last blocks of at most 16 rows; a row's lie `stride` floats behind the one's before. What `terms` gets
+    /// behind them means nothing.
+    ///
+    /// # Safety
+    /// x has one column, `tail` is of it and of as many blocks, and `LANES` floats at each row's terms are writable.
+    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        tails: &[&[F::Block]],
+        x: &super::Inputs<'_>,
+        tail: &Self::Tail,
+        terms: *mut f32,
+        stride: usize,
     );
 }

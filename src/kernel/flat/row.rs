@@ -8,15 +8,27 @@ use crate::{
     QuantBlock,
     simd::{Isa, PANEL_ROWS},
 };
-use bytemuck::Zeroable;
 
-/// What of x the blocks meet, where x ends before the registers do.
+/// What blocks that end a row meet of x: its last blocks, once for each of as many rows as fill a register.
 #[repr(C, align(64))]
-struct Tail {
+pub struct Tail {
     codes: [[i8; UNIT_CODES]; PANEL_ROWS],
     d: [f32; PANEL_ROWS],
     d_sums: [f32; PANEL_ROWS],
     neg_sums: [i32; PANEL_ROWS],
+}
+
+/// Codes, scales, and sums scaled and negated of blocks of x.
+type Operand = (*const u8, *const f32, *const f32, *const i32);
+
+/// The blocks of x from `first` on.
+fn operand(x: &Inputs<'_>, first: usize) -> Operand {
+    (
+        x.codes[first * UNIT_CODES / 4..].as_ptr().cast(),
+        x.d[first..].as_ptr(),
+        x.d_sums[first..].as_ptr(),
+        x.neg_sums[first..].as_ptr(),
+    )
 }
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
@@ -32,41 +44,90 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         first: usize,
         terms: *mut f32,
     ) {
-        // SAFETY: the blocks of x are inside its arrays, and LANES elements inside the tail's.
+        let blocks = &blocks[..I::LANES];
+        // SAFETY: x has as many blocks from `first` on; the caller vouches for the terms.
         unsafe {
-            let codes: *const u8 = x.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
-            let (d, d_sums) = (x.d.as_ptr().add(first), x.d_sums.as_ptr().add(first));
-            let neg_sums = x.neg_sums.as_ptr().add(first);
-            if let Some(blocks) = blocks.get(..I::LANES) {
-                return Self::whole_terms::<F, I>(isa, blocks, (codes, d, d_sums, neg_sums), terms);
-            }
-            let len = blocks.len();
-            let mut tail = Tail {
-                codes: [[0; UNIT_CODES]; PANEL_ROWS],
-                d: [0.0; PANEL_ROWS],
-                d_sums: [0.0; PANEL_ROWS],
-                neg_sums: [0; PANEL_ROWS],
-            };
-            core::ptr::copy_nonoverlapping(codes, tail.codes.as_mut_ptr().cast(), len * UNIT_CODES);
-            core::ptr::copy_nonoverlapping(d, tail.d.as_mut_ptr(), len);
-            core::ptr::copy_nonoverlapping(d_sums, tail.d_sums.as_mut_ptr(), len);
-            core::ptr::copy_nonoverlapping(neg_sums, tail.neg_sums.as_mut_ptr(), len);
-            let mut padded = [F::Block::zeroed(); PANEL_ROWS];
-            padded[..len].copy_from_slice(blocks);
-            let x = (tail.codes.as_ptr().cast(), tail.d.as_ptr(), tail.d_sums.as_ptr(), tail.neg_sums.as_ptr());
-            Self::whole_terms::<F, I>(isa, &padded[..I::LANES], x, terms);
+            Self::whole_terms::<F, I>(
+                isa,
+                #[inline(always)]
+                |b| &blocks[b],
+                operand(x, first),
+                terms,
+            );
         }
     }
 
-    /// The terms of `LANES` blocks for x's codes, scales, and sums scaled and negated.
+    /// [`IntTile::tail`](super::super::tile::IntTile::tail).
+    #[inline(always)]
+    pub(super) fn tail_of<I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
+        let mut tail = Tail {
+            codes: [[0; UNIT_CODES]; PANEL_ROWS],
+            d: [0.0; PANEL_ROWS],
+            d_sums: [0.0; PANEL_ROWS],
+            neg_sums: [0; PANEL_ROWS],
+        };
+        let blocks = x.k / UNIT_CODES;
+        let last = blocks - len..blocks;
+        let codes: &[i8] = bytemuck::cast_slice(&x.codes[last.start * UNIT_CODES / 4..last.end * UNIT_CODES / 4]);
+        for at in (0..I::LANES / len * len).step_by(len) {
+            tail.codes[at..at + len].as_flattened_mut().copy_from_slice(codes);
+            tail.d[at..at + len].copy_from_slice(&x.d[last.clone()]);
+            tail.d_sums[at..at + len].copy_from_slice(&x.d_sums[last.clone()]);
+            tail.neg_sums[at..at + len].copy_from_slice(&x.neg_sums[last.clone()]);
+        }
+        tail
+    }
+
+    /// [`IntTile::tail_terms`](super::super::tile::IntTile::tail_terms): several rows at once.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn tails<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        tails: &[&[F::Block]],
+        x: &Tail,
+        terms: *mut f32,
+        stride: usize,
+    ) {
+        let len = tails[0].len();
+        let together = I::LANES / len;
+        let x = (x.codes.as_ptr().cast(), x.d.as_ptr(), x.d_sums.as_ptr(), x.neg_sums.as_ptr());
+        for (batch, tails) in tails.chunks(together).enumerate() {
+            // Lanes that are left over repeat the first block: nobody reads their terms.
+            let mut blocks = [&tails[0][0]; PANEL_ROWS];
+            for (blocks, tail) in blocks.chunks_exact_mut(len).zip(tails) {
+                for (block, from) in blocks.iter_mut().zip(*tail) {
+                    *block = from;
+                }
+            }
+            let mut lanes = [0.0f32; PANEL_ROWS];
+            // SAFETY: the tail has LANES blocks and there is room for as many terms; the rows' are the caller's promise.
+            unsafe {
+                Self::whole_terms::<F, I>(
+                    isa,
+                    #[inline(always)]
+                    |b| blocks[b],
+                    x,
+                    lanes.as_mut_ptr(),
+                );
+                for (row, lanes) in lanes.chunks_exact(len).take(tails.len()).enumerate() {
+                    let terms = terms.add((batch * together + row) * stride);
+                    core::ptr::copy_nonoverlapping(lanes.as_ptr(), terms, len);
+                }
+            }
+        }
+    }
+
+    /// The terms of `LANES` blocks.
     ///
     /// # Safety
     /// x has as many, and `terms` room.
     #[inline(always)]
-    unsafe fn whole_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn whole_terms<'b, F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        blocks: &[F::Block],
-        (codes, dx, d_sums, neg_sums): (*const u8, *const f32, *const f32, *const i32),
+        block: impl Fn(usize) -> &'b F::Block,
+        (codes, dx, d_sums, neg_sums): Operand,
         terms: *mut f32,
     ) {
         // The registers that hold a span of blocks, and the blocks in it.
@@ -75,10 +136,10 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let mut sums = [isa.splat(0); 8];
         // SAFETY: registers of LANES blocks are inside x, and the arrays have room for one.
         unsafe {
-            for (s, blocks) in blocks.chunks_exact(len).enumerate().take(8 / registers) {
+            for s in 0..8 / registers {
                 let (mut units, mut fifth_bits) = ([[0; UNIT_CODES]; 2], 0u64);
-                for (b, block) in blocks.iter().enumerate().take(2) {
-                    let block = NativeBlock::<F>::read(isa, block);
+                for b in 0..len {
+                    let block = NativeBlock::<F>::read(isa, block(s * len + b));
                     (d[s * len + b], m[s * len + b]) = (block.view.d as u16, block.view.dmin as u16);
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
                     fifth_bits |= (block.fifth_bits as u64) << (b * UNIT_CODES);
