@@ -21,16 +21,6 @@ pub struct Tail {
 /// Codes, scales, and sums scaled and negated of blocks of x.
 type Operand = (*const u8, *const f32, *const f32, *const i32);
 
-/// The blocks of x from `first` on.
-fn operand(x: &Inputs<'_>, first: usize) -> Operand {
-    (
-        x.codes[first * UNIT_CODES / 4..].as_ptr().cast(),
-        x.d[first..].as_ptr(),
-        x.d_sums[first..].as_ptr(),
-        x.neg_sums[first..].as_ptr(),
-    )
-}
-
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
     /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms).
     ///
@@ -47,11 +37,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let blocks = &blocks[..I::LANES];
         // SAFETY: x has as many blocks from `first` on; the caller vouches for the terms.
         unsafe {
+            let codes = x.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
+            let (d, d_sums) = (x.d.as_ptr().add(first), x.d_sums.as_ptr().add(first));
+            let neg_sums = x.neg_sums.as_ptr().add(first);
             Self::whole_terms::<F, I>(
                 isa,
                 #[inline(always)]
                 |b| &blocks[b],
-                operand(x, first),
+                (codes, d, d_sums, neg_sums),
                 terms,
             );
         }
@@ -132,7 +125,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     ) {
         // The registers that hold a span of blocks, and the blocks in it.
         let (registers, len) = ((UNIT_CODES / 4).div_ceil(I::LANES), I::LANES.div_ceil(UNIT_CODES / 4));
-        let (mut d, mut m) = ([0u16; PANEL_ROWS], [0u16; PANEL_ROWS]);
+        // With a minimum, which lies beside the scale in the block, both in the halves of a lane: one load for the two.
+        let (mut d, mut both) = ([0u16; PANEL_ROWS], [0u32; PANEL_ROWS]);
         let mut sums = [isa.splat(0); 8];
         // SAFETY: registers of LANES blocks are inside x, and the arrays have room for one.
         unsafe {
@@ -140,7 +134,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 let (mut units, mut fifth_bits) = ([[0; UNIT_CODES]; 2], 0u64);
                 for b in 0..len {
                     let block = NativeBlock::<F>::read(isa, block(s * len + b));
-                    (d[s * len + b], m[s * len + b]) = (block.view.d as u16, block.view.dmin as u16);
+                    if MIN {
+                        both[s * len + b] = block.view.d | block.view.dmin << 16;
+                    } else {
+                        d[s * len + b] = block.view.d as u16;
+                    }
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
                     fifth_bits |= (block.fifth_bits as u64) << (b * UNIT_CODES);
                 }
@@ -170,11 +168,12 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             if bias != 0 {
                 sums = isa.add(sums, isa.mul(isa.load(neg_sums.cast()), isa.splat(bias)));
             }
-            let d = isa.load_f16(d.as_ptr().cast());
+            let both = isa.load(both.as_ptr().cast());
+            let d = if MIN { isa.widen_f16(isa.and(both, isa.splat(0xFFFF))) } else { isa.load_f16(d.as_ptr().cast()) };
             let sums = isa.add(sums, isa.splat(I::SUM_ORIGIN));
             let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(dx));
             if MIN {
-                let m = isa.load_f16(m.as_ptr().cast());
+                let m = isa.widen_f16(isa.shr(both, 16));
                 term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(d_sums)));
             }
             isa.store_f32(terms, term);
