@@ -133,6 +133,10 @@ fn for_format(id: u32) {
     for (i, (n, blocks)) in [(1, 1), (15, 3), (16, 2), (17, 5), (50, 9)].into_iter().enumerate() {
         one_answer(id, n, k * blocks, &[1, 2, 3, 5, 8, 17, 20], 0x9E37_79B9 + i as u64, false);
     }
+    // Rows may end anywhere in a register.
+    for blocks in 4..24 {
+        one_answer(id, 21, k * blocks, &[1], 79 + blocks as u64, false);
+    }
     // Long rows take several chunks of k.
     one_answer(id, 35, 4608, &[1, 3, 20], 77, false);
     one_answer(id, 18, 2 * k, &[1, 2, 3, 5, 8, 17, 64, 512], 78, false);
@@ -161,9 +165,16 @@ fn f32_mode(id: u32) {
     }
 }
 
-/// Bytes of a file may be anything: every scale, code and minimum must multiply the same way everywhere.
+/// Bytes of a file may be anything: every scale, code and minimum must multiply the same way everywhere, and stay in its row.
 fn random_bytes(id: u32) {
-    let (m, n, k) = (3, 16, 4 * 256);
+    let block = group(&WeightFormat::from_bytes(id, &[][..], 0, 256).unwrap()).max(32);
+    for (n, blocks) in [(16, 8), (21, 13), (37, 18)] {
+        random_bytes_of(id, n, block * blocks);
+    }
+}
+
+fn random_bytes_of(id: u32, n: usize, k: usize) {
+    let m = 3;
     let mut random = Random(5);
     let len = WeightFormat::quantized(id, &vec![0.0; n * k], None, n, k).unwrap().size_bytes();
     let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
@@ -179,8 +190,10 @@ fn random_bytes(id: u32) {
         assert_eq!(canonical(product(&native, &x, m, &Serial)), reference, "{}", native.kernel_name());
         assert_eq!(canonical(product(&packed, &x, m, &Serial)), reference, "{}", packed.kernel_name());
         for column in 0..m {
-            let one = canonical(product(&packed, &x[column * k..(column + 1) * k], 1, &Serial));
-            assert_eq!(one, reference[column * n..(column + 1) * n], "{} m 1", packed.kernel_name());
+            for linear in [&native, &packed] {
+                let one = canonical(product(linear, &x[column * k..(column + 1) * k], 1, &Serial));
+                assert_eq!(one, reference[column * n..(column + 1) * n], "{} m 1", linear.kernel_name());
+            }
         }
     }
 }
