@@ -135,7 +135,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 for b in 0..len {
                     let block = NativeBlock::<F>::read(isa, block(s * len + b));
                     if MIN {
-                        both[s * len + b] = block.view.d | block.view.dmin << 16;
+                        both[s * len + b] = block.view.d & 0xFFFF | block.view.dmin << 16;
                     } else {
                         d[s * len + b] = block.view.d as u16;
                     }
