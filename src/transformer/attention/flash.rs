@@ -261,11 +261,11 @@ impl<E: Operand> Attend<'_, E> {
             }
         }
         for r in 0..MR {
-            let (scale, correction) =
-                (isa.splat_f32(weights.scales[row + r]), isa.splat_f32(weights.corrections[row + r]));
             if cells[r].0 >= cells[r].1 {
                 continue;
             }
+            let (scale, correction) =
+                (isa.splat_f32(weights.scales[row + r]), isa.splat_f32(weights.corrections[row + r]));
             let out = &mut self.tile.out_row(rows.heads[row + r])[lane..][..NR * I::LANES];
             for j in 0..NR {
                 // SAFETY: `out` has NR · LANES elements.
