@@ -81,6 +81,7 @@ struct Quantized {
     d: Vec<f32>,
     neg_sums: Vec<i32>,
     centres: Vec<i32>,
+    half_centres: Vec<i32>,
     sums16: Vec<i32>,
     sums32: Vec<i32>,
     d_sums: Vec<f32>,
@@ -190,6 +191,7 @@ impl Activations {
             d: &q.d,
             neg_sums: &q.neg_sums,
             centres: &q.centres,
+            half_centres: &q.half_centres,
             sums16: &q.sums16,
             sums32: &q.sums32,
             d_sums: &q.d_sums,
@@ -225,6 +227,7 @@ struct GroupMut<'a> {
     d: &'a mut [f32],
     neg_sums: &'a mut [i32],
     centres: &'a mut [i32],
+    half_centres: &'a mut [i32],
     sums16: &'a mut [i32],
     sums32: &'a mut [i32],
     d_sums: &'a mut [f32],
@@ -267,6 +270,7 @@ impl GroupMut<'_> {
         put(self.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
         if GROUP == 256 {
             put(self.centres, width, start / 16, &stretch.centres);
+            put(self.half_centres, width, start / 16, &stretch.half_centres);
             put(self.sums16, width, start / 32, &stretch.sums16);
             put(self.sums32, width, start / 64, &stretch.sums32);
             self.peaks[start / 256] = stretch.peaks;
@@ -309,6 +313,7 @@ impl Quantized {
         let d = resized(&mut self.d, m, scales);
         let neg_sums = resized(&mut self.neg_sums, m, scales);
         let centres = resized(&mut self.centres, m, of_16);
+        let half_centres = resized(&mut self.half_centres, m, of_16);
         let all16 = resized(&mut self.sums16, m, pairs16);
         let all32 = resized(&mut self.sums32, m, pairs32);
         let all_d_sums = resized(&mut self.d_sums, m, d_sums);
@@ -326,6 +331,7 @@ impl Quantized {
                     d: d.slice(first * scales, width * scales),
                     neg_sums: neg_sums.slice(first * scales, width * scales),
                     centres: centres.slice(first * of_16, width * of_16),
+                    half_centres: half_centres.slice(first * of_16, width * of_16),
                     sums16: all16.slice(first * pairs16, width * pairs16),
                     sums32: all32.slice(first * pairs32, width * pairs32),
                     d_sums: all_d_sums.slice(first * d_sums, width * d_sums),
@@ -379,6 +385,12 @@ mod tests {
         assert_eq!(a.block256.neg_sums[0], -sum16.iter().map(|&sum| sum as i32).sum::<i32>());
         let centres: Vec<i32> = sum16.iter().map(|&sum| -32 * sum as i32).collect();
         assert_eq!(a.block256.centres[..16], centres);
+        let of_half = |codes: &[i8], half: usize| {
+            -32 * codes.chunks(4).flat_map(|four| &four[2 * half..][..2]).map(|&code| code as i16).sum::<i16>()
+        };
+        let half_centres: Vec<i16> =
+            codes.chunks(16).flat_map(|codes| [of_half(codes, 0), of_half(codes, 1)]).collect();
+        assert_eq!(halves(&a.block256.half_centres), half_centres);
         let magnitudes = |codes: &[i8]| codes.iter().map(|&code| code.unsigned_abs() as u16).sum::<u16>();
         let of_sign = |codes: &[i8], sign| {
             codes.iter().filter(|code| code.signum() == sign).map(|&code| code.unsigned_abs() as u16).sum::<u16>()
@@ -411,6 +423,7 @@ mod tests {
             }
             for i in 0..k / 16 {
                 assert_eq!(a.block256.centres[at(k / 16, i)], alone.block256.centres[i]);
+                assert_eq!(a.block256.half_centres[at(k / 16, i)], alone.block256.half_centres[i]);
             }
         }
     }

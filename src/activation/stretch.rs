@@ -25,6 +25,7 @@ pub(super) struct Stretch {
     pub d: [Row<f32>; UNITS],
     pub neg_sums: [Row<i32>; UNITS],
     pub centres: [Row<i32>; 2 * UNITS],
+    pub half_centres: [Row<i32>; 2 * UNITS],
     pub sums16: [Row<i32>; UNITS],
     pub sums32: [Row<i32>; UNITS / 2],
     pub d_sums: [Row<f32>; UNITS],
@@ -41,6 +42,7 @@ impl Stretch {
             d: [[0.0; GROUP_COLUMNS]; UNITS],
             neg_sums: [[0; GROUP_COLUMNS]; UNITS],
             centres: [[0; GROUP_COLUMNS]; 2 * UNITS],
+            half_centres: [[0; GROUP_COLUMNS]; 2 * UNITS],
             sums16: [[0; GROUP_COLUMNS]; UNITS],
             sums32: [[0; GROUP_COLUMNS]; UNITS / 2],
             d_sums: [[0.0; GROUP_COLUMNS]; UNITS],
@@ -104,14 +106,14 @@ impl Stretch {
         }
     }
 
-    /// `Σ f(codes)` over the four entries from `step` on.
+    /// `Σ f(codes)` over the four entries from `step` on, of the bytes of an entry that are 1 in `bytes`.
     #[inline(always)]
-    fn sum_16<I: Isa>(&self, isa: I, step: usize, lanes: usize, f: impl Fn(I::V) -> I::V) -> I::V {
+    fn sum_16<I: Isa>(&self, isa: I, bytes: i32, step: usize, lanes: usize, f: impl Fn(I::V) -> I::V) -> I::V {
         let mut sum = [[isa.splat(0)]];
         isa.dot::<1, 4, 1, 1>(
             &mut sum,
             #[inline(always)]
-            |_, _| isa.splat(0x0101_0101),
+            |_, _| isa.splat(bytes),
             #[inline(always)]
             |s, _| {
                 // SAFETY: a register of columns ends with the row.
@@ -130,6 +132,7 @@ impl Stretch {
                 |half| {
                     self.sum_16(
                         isa,
+                        0x0101_0101,
                         unit * STEPS + 4 * half,
                         lanes,
                         #[inline(always)]
@@ -148,38 +151,50 @@ impl Stretch {
         }
     }
 
+    /// Stores the centres of the sixteen `group`; gives the sum of its codes and that of their magnitudes.
+    #[inline(always)]
+    fn sum_centred<I: Isa>(&mut self, isa: I, group: usize, lanes: usize) -> (I::V, I::V) {
+        let (step, zero) = (4 * group, isa.splat(0));
+        let sums: [I::V; 2] = array_of(
+            #[inline(always)]
+            |upper| {
+                self.sum_16(
+                    isa,
+                    0x0101 << (16 * upper),
+                    step,
+                    lanes,
+                    #[inline(always)]
+                    |codes| codes,
+                )
+            },
+        );
+        let magnitude = self.sum_16(
+            isa,
+            0x0101_0101,
+            step,
+            lanes,
+            #[inline(always)]
+            |codes| isa.abs_i8(codes),
+        );
+        let [low, high] = array_of(
+            #[inline(always)]
+            |half| isa.sub(zero, isa.shl(sums[half], 5)),
+        );
+        store(isa, &mut self.centres[group], lanes, isa.add(low, high));
+        store(isa, &mut self.half_centres[group], lanes, pair(isa, low, high));
+        (isa.add(sums[0], sums[1]), magnitude)
+    }
+
     /// The sums of a superblock.
     #[inline(always)]
     fn sum_superblock<I: Isa>(&mut self, isa: I, lanes: usize) {
         let zero = isa.splat(0);
         let (mut total, mut before, mut of_16, mut of_32) = (zero, zero, zero, zero);
         for unit in 0..UNITS {
-            let [(a, abs_a), (b, abs_b)]: [(I::V, I::V); 2] = array_of(
-                #[inline(always)]
-                |half| {
-                    let step = unit * STEPS + 4 * half;
-                    let sum = self.sum_16(
-                        isa,
-                        step,
-                        lanes,
-                        #[inline(always)]
-                        |codes| codes,
-                    );
-                    let magnitude = self.sum_16(
-                        isa,
-                        step,
-                        lanes,
-                        #[inline(always)]
-                        |codes| isa.abs_i8(codes),
-                    );
-                    (sum, magnitude)
-                },
-            );
+            let (a, abs_a) = self.sum_centred(isa, 2 * unit, lanes);
+            let (b, abs_b) = self.sum_centred(isa, 2 * unit + 1, lanes);
             let sum = isa.add(a, b);
             store(isa, &mut self.sums16[unit], lanes, pair(isa, a, b));
-            for (half, sum) in [a, b].into_iter().enumerate() {
-                store(isa, &mut self.centres[2 * unit + half], lanes, isa.sub(zero, isa.shl(sum, 5)));
-            }
             if unit % 2 == 1 {
                 store(isa, &mut self.sums32[unit / 2], lanes, pair(isa, before, sum));
             }

@@ -29,6 +29,46 @@ pub struct Expanded {
     m: [f32; PANEL_ROWS],
 }
 
+/// The expanded blocks of the panels that a register tile covers; that of the next panel is `stride` behind.
+struct ExpandedBlock<I> {
+    isa: I,
+    first: *const Expanded,
+    stride: usize,
+}
+
+impl<I: Isa> ExpandedBlock<I> {
+    #[inline(always)]
+    fn block(&self, i: usize) -> *const Expanded {
+        self.first.wrapping_add(i / I::REGISTERS * self.stride)
+    }
+
+    /// Step `step` of the codes of register `i` of rows.
+    ///
+    /// # Safety
+    /// The register's block is expanded.
+    #[inline(always)]
+    unsafe fn codes(&self, step: usize, i: usize) -> I::V {
+        let row = i % I::REGISTERS * I::LANES;
+        // SAFETY: the caller vouches for the block; there are eight steps, and rows end at 16.
+        unsafe { self.isa.load((&raw const (*self.block(i)).codes).cast::<u8>().add(step * VECTOR_BYTES + row * 4)) }
+    }
+
+    /// d, its origin and, with `MIN`, m of register `i` of rows.
+    ///
+    /// # Safety
+    /// The register's block is expanded.
+    #[inline(always)]
+    unsafe fn scales<const MIN: bool>(&self, i: usize) -> [I::F; 3] {
+        let (block, row) = (self.block(i), i % I::REGISTERS * I::LANES);
+        // SAFETY: the caller vouches for the block; rows end at 16.
+        unsafe {
+            let d = self.isa.load_f32((&raw const (*block).d).cast::<f32>().add(row));
+            let m = if MIN { self.isa.load_f32((&raw const (*block).m).cast::<f32>().add(row)) } else { d };
+            [d, self.isa.load_f32((&raw const (*block).origin).cast::<f32>().add(row)), m]
+        }
+    }
+}
+
 /// Bytes of 16 f16.
 const HALVES_BYTES: usize = PANEL_ROWS * 2;
 
@@ -86,7 +126,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
     }
 
-    /// One block's product added to the sums: what decode and prefill share. Scales are d, its origin and,
+    /// One block's product added to the sums: what decode and prefill share. A register's scales are d, its origin and,
     /// with `MIN`, m; with `ONE_BIAS` the codes have the bias 128.
     ///
     /// # Safety
@@ -98,7 +138,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         columns: Columns<W>,
         block: usize,
         w: impl Fn(usize, usize) -> I::V,
-        [d, origin, m]: [[I::F; MR]; 3],
+        scales: impl Fn(usize) -> [I::F; 3],
         acc: &mut [[I::F; NR]; MR],
     ) {
         // SAFETY: entries of the columns and of `block` of k / 32, which the caller vouches for.
@@ -131,17 +171,20 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                     |step, j| isa.broadcast(codes.add(step * W + j).cast()),
                 );
             }
+            let scales: [[I::F; 3]; MR] = array_of(scales);
             for j in 0..NR {
                 let dx = isa.splat_f32(*x.d.as_ptr().add(at + j));
                 for i in 0..MR {
-                    let mut term = isa.mul_f32(isa.scale_sum(sums[i][j], d[i], origin[i]), dx);
+                    let [d, origin, m] = scales[i];
+                    let mut term = isa.mul_f32(isa.scale_sum(sums[i][j], d, origin), dx);
                     if MIN {
                         let d_sum = isa.splat_f32(*x.d_sums.as_ptr().add(at + j));
-                        term = isa.add_f32(term, isa.mul_f32(m[i], d_sum));
+                        term = isa.add_f32(term, isa.mul_f32(m, d_sum));
                     }
                     acc[i][j] = isa.add_f32(acc[i][j], term);
                 }
             }
+            isa.set_aside(acc);
         }
     }
 
@@ -273,27 +316,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         for (at, block) in blocks.enumerate() {
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
-                let panel: [*const Expanded; MR] = array_of(
-                    #[inline(always)]
-                    |i| panels.add(i / I::REGISTERS * stride + at),
-                );
-                let rows = |i: usize| i % I::REGISTERS * I::LANES;
-                let d = array_of(
-                    #[inline(always)]
-                    |i| isa.load_f32((&raw const (*panel[i]).d).cast::<f32>().add(rows(i))),
-                );
-                let origin = array_of(
-                    #[inline(always)]
-                    |i| isa.load_f32((&raw const (*panel[i]).origin).cast::<f32>().add(rows(i))),
-                );
-                let m = if MIN {
-                    array_of(
-                        #[inline(always)]
-                        |i| isa.load_f32((&raw const (*panel[i]).m).cast::<f32>().add(rows(i))),
-                    )
-                } else {
-                    d
-                };
+                let panels = ExpandedBlock { isa, first: panels.add(at), stride };
                 if I::ONE_BIAS {
                     Self::accumulate::<I, MR, NR, W, true>(
                         isa,
@@ -301,10 +324,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                         columns,
                         block,
                         #[inline(always)]
-                        |step, i| {
-                            isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
-                        },
-                        [d, origin, m],
+                        |step, i| panels.codes(step, i),
+                        #[inline(always)]
+                        |i| panels.scales::<MIN>(i),
                         &mut acc,
                     );
                 } else {
@@ -314,10 +336,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                         columns,
                         block,
                         #[inline(always)]
-                        |step, i| {
-                            isa.load((&raw const (*panel[i]).codes).cast::<u8>().add(step * VECTOR_BYTES + rows(i) * 4))
-                        },
-                        [d, origin, m],
+                        |step, i| panels.codes(step, i),
+                        #[inline(always)]
+                        |i| panels.scales::<MIN>(i),
                         &mut acc,
                     );
                 }
@@ -347,6 +368,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                     let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
                     let d = isa.load_f16(scales.add(rows * 2));
                     let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
+                    let scales = [d, isa.scale_origin(d), m];
                     Self::accumulate::<I, 1, NR, W, false>(
                         isa,
                         x,
@@ -354,7 +376,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                         block,
                         #[inline(always)]
                         |step, _| codes[step],
-                        [[d], [isa.scale_origin(d)], [m]],
+                        #[inline(always)]
+                        |_| scales,
                         &mut acc[r],
                     );
                 }

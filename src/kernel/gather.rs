@@ -24,6 +24,7 @@ pub(crate) struct Gathered {
     d: Vec<f32>,
     neg_sums: Vec<i32>,
     centres: Vec<i32>,
+    half_centres: Vec<i32>,
     sums16: Vec<i32>,
     sums32: Vec<i32>,
     d_sums: Vec<f32>,
@@ -71,6 +72,7 @@ impl Gathered {
         resize(&mut self.d, x.d, from, to);
         resize(&mut self.neg_sums, x.neg_sums, from, to);
         resize(&mut self.centres, x.centres, from, to);
+        resize(&mut self.half_centres, x.half_centres, from, to);
         resize(&mut self.sums16, x.sums16, from, to);
         resize(&mut self.sums32, x.sums32, from, to);
         resize(&mut self.d_sums, x.d_sums, from, to);
@@ -86,6 +88,7 @@ impl Gathered {
             d: SharedMut::new(&mut self.d),
             neg_sums: SharedMut::new(&mut self.neg_sums),
             centres: SharedMut::new(&mut self.centres),
+            half_centres: SharedMut::new(&mut self.half_centres),
             sums16: SharedMut::new(&mut self.sums16),
             sums32: SharedMut::new(&mut self.sums32),
             d_sums: SharedMut::new(&mut self.d_sums),
@@ -105,6 +108,7 @@ impl Gathered {
             d: selection.part(&self.d, total),
             neg_sums: selection.part(&self.neg_sums, total),
             centres: selection.part(&self.centres, total),
+            half_centres: selection.part(&self.half_centres, total),
             sums16: selection.part(&self.sums16, total),
             sums32: selection.part(&self.sums32, total),
             d_sums: selection.part(&self.d_sums, total),
@@ -120,6 +124,7 @@ pub(crate) struct Targets<'a> {
     d: SharedMut<'a, f32>,
     neg_sums: SharedMut<'a, i32>,
     centres: SharedMut<'a, i32>,
+    half_centres: SharedMut<'a, i32>,
     sums16: SharedMut<'a, i32>,
     sums32: SharedMut<'a, i32>,
     d_sums: SharedMut<'a, f32>,
@@ -141,6 +146,7 @@ impl Targets<'_> {
             copy.run(x.d, &self.d);
             copy.run(x.neg_sums, &self.neg_sums);
             copy.run(x.centres, &self.centres);
+            copy.run(x.half_centres, &self.half_centres);
             copy.run(x.sums16, &self.sums16);
             copy.run(x.sums32, &self.sums32);
             copy.run(x.d_sums, &self.d_sums);

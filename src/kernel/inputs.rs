@@ -26,6 +26,8 @@ pub(crate) struct Inputs<'a> {
     pub neg_sums: &'a [i32],
     /// `−32 · Σ codes` per 16 (scales per 256 only).
     pub centres: &'a [i32],
+    /// The same of the two lower and of the two upper bytes of the four entries, as i16, the lower in the low half.
+    pub half_centres: &'a [i32],
     /// `Σ codes` per 16, two to an entry as i16, the first in the low half (scales per 256 only).
     pub sums16: &'a [i32],
     /// `Σ codes` per 32, likewise (scales per 256 only).

@@ -4,13 +4,13 @@
 //! 2·(2ᵇ − 1)·127 per step stays below 2¹⁵: 8 steps of 4-bit codes, 4 of 5 bits, 2 of 6 bits. 8-bit codes are centred
 //! (`code − 128`) and multiplied as magnitude × signed activation.
 //!
-//! µops for 64 MACs (8 rows × 8 codes) in registers: 4 bits in groups of 32: 2 `vpmaddubsw`, 1.75 `vpaddw`, and a quarter each
-//! of `vpmaddwd` and `vpaddd` to scale the group, 4.25; 5 bits 4.5; 6 bits 5; 8 bits 9 (`vpsignb`, `vpmaddubsw`, `vpmaddwd`
-//! and `vpaddd` for each 32, `vpxor` and `vpabsb` for four columns). Zen 3 starts 4 of them a cycle, 2 if they multiply,
-//! shift or shuffle (each measured alone; a sum after every product 3.4), which limits these classes to 60, 57, 51 and 28 MACs
-//! a cycle; 2 loads a cycle, broadcasts among them, to 85. The loop that only multiplies and adds, on registers, came to 46 to
-//! 52 a cycle; of its rate, tiles of 2 × 4 in assembly with the scaling of groups of 32 reach 70 to 80% (4 bits) and 39%
-//! (8 bits), whole matmuls of m = 512 here 50 and 34%.
+//! µops for 64 MACs (8 rows × 8 codes) in registers: `vpmaddubsw` 2, `vpaddw` 1.75, and for a group of 32 a quarter each of
+//! `vpmaddwd` and `vpaddd` to scale it: 4.25 with 4 bits; twice as much for scales with 5 bits or groups of 16: 4.5; with 6
+//! bits, centred, 5; 8 bits 9 (`vpsignb`, `vpmaddubsw`, `vpmaddwd` and `vpaddd` for each 32, `vpxor` and `vpabsb` for four
+//! columns). Zen 3 starts 4 of them a cycle, 2 if they multiply, shift or shuffle, 3.2 where a sum follows every product (each
+//! measured alone): 50 MACs a cycle for products and sums alone. Of that rate, the tile of 2 × 4 in assembly, loads and
+//! groups' scales included, reaches 96% without scales, 83% with integer scales of groups of 32, 77% of 16, 68% with a float
+//! scale for each 32 (4 bits, from L1 or L2), and 39% with 8 bits; the compiler's loops here come within a tenth of it.
 
 use super::{
     Level,
@@ -161,49 +161,74 @@ fn in_order(mut sum: __m256i) -> __m256i {
     sum
 }
 
+/// `sum + codes · x` in i16; of these, too, the compiler would make trees.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_product(mut sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: AVX2, which is enabled here, and registers alone.
+    unsafe {
+        core::arch::asm!(
+            "vpmaddubsw {product}, {codes}, {x}",
+            "vpaddw {sum}, {sum}, {product}",
+            sum = inout(ymm_reg) sum,
+            codes = in(ymm_reg) codes,
+            x = in(ymm_reg) x,
+            product = out(ymm_reg) _,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
 impl Avx2 {
-    /// Walks a group's steps; `flush` takes the i16 sums whenever one more step could saturate them.
+    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales in both halves of each lane. With `CENTRED`, 6-bit codes as
+    /// `code − 32`: for each four steps from `s` on, i16 sums start from `centre(s, j)`, wrap, and end below 2¹⁵ again.
     #[inline(always)]
-    fn sum_steps<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    fn sum_steps<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const CENTRED: bool>(
         self,
+        acc: &mut [[__m256i; NR]; MR],
+        scale: [__m256i; MR],
+        centre: impl Fn(usize, usize) -> __m256i,
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
-        mut flush: impl FnMut(usize, usize, __m256i),
     ) {
         const { assert!(STEPS <= 8) };
         // SAFETY: the token proves AVX2.
         let mut part = [[unsafe { _mm256_setzero_si256() }; NR]; MR];
-        if BITS < 8 || MR == 1 {
+        if MR == 1 && NR > 1 {
             for step in 0..STEPS {
-                self.sum_step::<BITS, STEPS, MR, NR>(step, &mut part, &w, &x, &mut flush);
+                self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(step, acc, scale, &mut part, &centre, &w, &x);
             }
             return;
         }
         // A loop of so many instructions would not be unrolled.
-        self.sum_step::<BITS, STEPS, MR, NR>(0, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(1, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(2, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(3, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(4, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(5, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(6, &mut part, &w, &x, &mut flush);
-        self.sum_step::<BITS, STEPS, MR, NR>(7, &mut part, &w, &x, &mut flush);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(0, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(1, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(2, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(3, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(4, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(5, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(6, acc, scale, &mut part, &centre, &w, &x);
+        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(7, acc, scale, &mut part, &centre, &w, &x);
     }
 
-    /// One of the steps, if there are as many.
+    /// One of the steps, if there are as many; i16 sums go into `acc` whenever one more step could saturate them.
     #[inline(always)]
-    fn sum_step<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
+    #[allow(clippy::too_many_arguments)]
+    fn sum_step<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const CENTRED: bool>(
         self,
         step: usize,
+        acc: &mut [[__m256i; NR]; MR],
+        scale: [__m256i; MR],
         part: &mut [[__m256i; NR]; MR],
+        centre: &impl Fn(usize, usize) -> __m256i,
         w: &impl Fn(usize, usize) -> __m256i,
         x: &impl Fn(usize, usize) -> __m256i,
-        flush: &mut impl FnMut(usize, usize, __m256i),
     ) {
         if step >= STEPS {
             return;
         }
-        let depth = steps_in_i16(BITS);
+        let depth = if CENTRED { 4 } else { steps_in_i16(BITS) };
         let (fresh, full) = (step.is_multiple_of(depth), (step + 1).is_multiple_of(depth) || step + 1 == STEPS);
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -219,23 +244,33 @@ impl Avx2 {
             for j in 0..NR {
                 let xs = x(step, j);
                 for i in 0..MR {
-                    let product = if BITS == 8 {
-                        _mm256_maddubs_epi16(magnitude[i], _mm256_sign_epi8(xs, codes[i]))
-                    } else {
-                        _mm256_maddubs_epi16(codes[i], xs)
-                    };
-                    part[i][j] = if fresh { product } else { _mm256_add_epi16(part[i][j], product) };
                     if BITS == 8 {
-                        flush(i, j, part[i][j]);
+                        let product = _mm256_maddubs_epi16(magnitude[i], _mm256_sign_epi8(xs, codes[i]));
+                        let sum = self.dot_i16(acc[i][j], product, scale[i]);
+                        acc[i][j] = if MR > 1 { in_order(sum) } else { sum };
+                    } else if fresh && !CENTRED {
+                        part[i][j] = _mm256_maddubs_epi16(codes[i], xs);
+                    } else {
+                        if fresh {
+                            part[i][j] = centre(step, j);
+                        }
+                        part[i][j] = if MR > 1 || NR == 1 {
+                            add_product(part[i][j], codes[i], xs)
+                        } else {
+                            _mm256_add_epi16(part[i][j], _mm256_maddubs_epi16(codes[i], xs))
+                        };
                     }
                 }
             }
-            // The others behind all products, which leaves more of these under way: a tenth faster for few columns.
+            // Behind all products, which leaves more of these under way: a tenth faster for few columns.
             if BITS < 8 && full {
                 for i in 0..MR {
                     for j in 0..NR {
-                        flush(i, j, part[i][j]);
+                        acc[i][j] = self.dot_i16(acc[i][j], part[i][j], scale[i]);
                     }
+                }
+                if step + 1 < STEPS {
+                    self.set_aside(acc);
                 }
             }
         }
@@ -247,7 +282,8 @@ impl Isa for Avx2 {
     const LANES: usize = 8;
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = true;
-    const CENTERS_6BIT: bool = false;
+    const CENTERS_6BIT: bool = true;
+    const HALF_CENTRES: bool = true;
     const PREFERS_I16_SUMS: bool = false;
     const ONE_BIAS: bool = false;
     const SUM_ORIGIN: i32 = 0;
@@ -461,22 +497,27 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn set_aside<T, const MR: usize, const NR: usize>(self, sums: &mut [[T; NR]; MR]) {
+        if MR * NR >= 8 {
+            // SAFETY: no instruction at all; only that it may read and write the sums.
+            unsafe { core::arch::asm!("/* {} */", in(reg) sums, options(nostack, preserves_flags)) };
+        }
+    }
+
+    #[inline(always)]
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
         self,
         acc: &mut [[__m256i; NR]; MR],
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        let ones = self.splat(0x0001_0001);
-        self.sum_steps::<BITS, STEPS, MR, NR>(
+        self.sum_steps::<BITS, STEPS, MR, NR, false>(
+            acc,
+            [self.splat(0x0001_0001); MR],
+            #[inline(always)]
+            |_, _| self.splat(0),
             w,
             x,
-            #[inline(always)]
-            |i, j, part| {
-                let sum = self.dot_i16(acc[i][j], part, ones);
-                // SAFETY: the token proves AVX2.
-                acc[i][j] = if BITS == 8 && MR > 1 { unsafe { in_order(sum) } } else { sum };
-            },
         );
     }
 
@@ -485,16 +526,15 @@ impl Isa for Avx2 {
         self,
         acc: &mut [[__m256i; NR]; MR],
         scale: [__m256i; MR],
-        _: impl Fn(usize) -> __m256i,
+        centre: impl Fn(usize, usize) -> __m256i,
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        self.sum_steps::<BITS, STEPS, MR, NR>(
-            w,
-            x,
-            #[inline(always)]
-            |i, j, part| acc[i][j] = self.dot_i16(acc[i][j], part, scale[i]),
-        );
+        if BITS == 6 {
+            self.sum_steps::<BITS, STEPS, MR, NR, true>(acc, scale, centre, w, x);
+        } else {
+            self.sum_steps::<BITS, STEPS, MR, NR, false>(acc, scale, centre, w, x);
+        }
     }
 
     #[inline(always)]

@@ -65,6 +65,7 @@ impl Isa for Avx512Vnni {
     const PANELS: usize = 2;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = true;
+    const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = true;
     const ONE_BIAS: bool = true;
     const SUM_ORIGIN: i32 = FLOAT_ORIGIN;
@@ -300,16 +301,19 @@ impl Isa for Avx512Vnni {
         self,
         acc: &mut [[__m512i; NR]; MR],
         scale: [__m512i; MR],
-        centre: impl Fn(usize) -> __m512i,
+        centre: impl Fn(usize, usize) -> __m512i,
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
         let mut sum = [[self.splat(0); NR]; MR];
         if BITS == 6 {
             for j in 0..NR {
-                let centre = centre(j);
+                let mut total = centre(0, j);
+                for step in (4..STEPS).step_by(4) {
+                    total = self.add(total, centre(step, j));
+                }
                 for i in 0..MR {
-                    sum[i][j] = centre;
+                    sum[i][j] = total;
                 }
             }
         }

@@ -54,6 +54,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const CENTERS_8BIT: bool;
     /// Whether [`Isa::dot_scaled`] takes 6-bit codes as `code − 32`, which its `centre` argument subtracts.
     const CENTERS_6BIT: bool;
+    /// Whether it wants `centre` as two i16, for the bytes in each half of a lane, instead of one i32.
+    const HALF_CENTRES: bool;
     /// Whether [`Isa::dot_scaled`] gains from knowing that its sums fit an i16.
     const PREFERS_I16_SUMS: bool;
     /// Whether a dot costs the same for codes of any width, so that expanded ones may all have the bias 128.
@@ -171,6 +173,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Low 16 bits of the products of the i16 halves.
     fn mul_i16(self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// Has a register tile's sums in memory by now, where the set has too few registers for them and for what comes next:
+    /// the compiler would choose worse ones to spill.
+    #[inline(always)]
+    fn set_aside<T, const MR: usize, const NR: usize>(self, _: &mut [[T; NR]; MR]) {}
+
     /// `acc[i][j] += Σ_s w(s, i) · x(s, j)` for each of `MR` × `NR`: the four u8 codes of each lane of w, `BITS` wide, times
     /// the four i8 of x.
     fn dot<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize>(
@@ -180,13 +187,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
-    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales as [`Isa::split_scales`] gives them. `centre(j)` is
-    /// `−32 · Σ x`, read only where the set centres 6-bit codes. `FIT` promises that the sums, centred so, fit an i16.
+    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales as [`Isa::split_scales`] gives them. `centre(s, j)` is
+    /// `−32 · Σ x` over four steps from `s` on, read only where the set centres 6-bit codes. `FIT` promises that the sums,
+    /// centred so, fit an i16.
     fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[Self::V; NR]; MR],
         scale: [Self::V; MR],
-        centre: impl Fn(usize) -> Self::V,
+        centre: impl Fn(usize, usize) -> Self::V,
         w: impl Fn(usize, usize) -> Self::V,
         x: impl Fn(usize, usize) -> Self::V,
     );

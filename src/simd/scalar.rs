@@ -33,6 +33,7 @@ impl Isa for Scalar {
     const PANELS: usize = 1;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = false;
+    const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = false;
     const ONE_BIAS: bool = false;
     const SUM_ORIGIN: i32 = 0;
@@ -226,7 +227,7 @@ impl Isa for Scalar {
         self,
         acc: &mut [[Lanes; NR]; MR],
         scale: [Lanes; MR],
-        _: impl Fn(usize) -> Lanes,
+        _: impl Fn(usize, usize) -> Lanes,
         w: impl Fn(usize, usize) -> Lanes,
         x: impl Fn(usize, usize) -> Lanes,
     ) {

@@ -93,6 +93,7 @@ impl<
                     acc[i][j] = isa.add_f32(acc[i][j], isa.mul_f32(terms[i][j], dx));
                 }
             }
+            isa.set_aside(acc);
         }
     }
 
@@ -162,22 +163,28 @@ impl<
                 #[inline(always)]
                 |i| weights.scales(p, i),
             );
-            for half in 0..2 {
-                let group = 2 * p + half;
-                let unit = weights.unit(group * GROUP / UNIT_CODES);
-                let scale = array_of(
-                    #[inline(always)]
-                    |i| scales[i][half],
+            let [first, second]: [[I::V; MR]; 2] = array_of(
+                #[inline(always)]
+                |half| {
+                    array_of(
+                        #[inline(always)]
+                        |i| scales[i][half],
+                    )
+                },
+            );
+            // No loop, which the compiler would keep, its indices in memory.
+            // SAFETY: the caller's promise is the same.
+            unsafe {
+                Self::scaled_group::<I, MR, NR, W, FIT>(isa, x, columns, block, (weights, 2 * p), first, &mut sums);
+                Self::scaled_group::<I, MR, NR, W, FIT>(
+                    isa,
+                    x,
+                    columns,
+                    block,
+                    (weights, 2 * p + 1),
+                    second,
+                    &mut sums,
                 );
-                // SAFETY: the caller's promise is the same.
-                unsafe {
-                    let operands = (weights, &unit, block * (BLOCK / GROUP) + group, scale);
-                    if GROUP == 16 {
-                        Self::scaled_group::<I, MR, NR, W, 4, FIT, _>(isa, x, columns, operands, &mut sums);
-                    } else {
-                        Self::scaled_group::<I, MR, NR, W, 8, FIT, _>(isa, x, columns, operands, &mut sums);
-                    }
-                }
             }
         }
         let bias = const { Self::bias::<I>(false) };
@@ -202,12 +209,39 @@ impl<
         sums
     }
 
-    /// A group of `4 · STEPS` codes of `unit`, scaled and added to the sums; `group` counts from the start of k.
+    /// Group `group` of superblock `block`, scaled and added to the sums.
+    ///
+    /// # Safety
+    /// As [`Self::scaled_sums`].
+    #[inline(always)]
+    unsafe fn scaled_group<I: Isa, const MR: usize, const NR: usize, const W: usize, const FIT: bool>(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        (weights, group): (&impl Operands<I>, usize),
+        scale: [I::V; MR],
+        sums: &mut [[I::V; NR]; MR],
+    ) {
+        let unit = weights.unit(group * GROUP / UNIT_CODES);
+        let operands = (weights, &unit, block * (BLOCK / GROUP) + group, scale);
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            if GROUP == 16 {
+                Self::scaled_steps::<I, MR, NR, W, 4, FIT, _>(isa, x, columns, operands, sums);
+            } else {
+                Self::scaled_steps::<I, MR, NR, W, 8, FIT, _>(isa, x, columns, operands, sums);
+            }
+        }
+        isa.set_aside(sums);
+    }
+
+    /// `4 · STEPS` codes of `unit`, scaled and added to the sums; `group` counts from the start of k.
     ///
     /// # Safety
     /// The group is inside the columns of x.
     #[inline(always)]
-    unsafe fn scaled_group<
+    unsafe fn scaled_steps<
         I: Isa,
         const MR: usize,
         const NR: usize,
@@ -226,15 +260,13 @@ impl<
         // SAFETY: the group's codes and the sums of its sixteens, which the caller vouches for.
         unsafe {
             let codes = x.codes.as_ptr().add(columns.at(x.k / 4, group * STEPS));
-            let centres = x.centres.as_ptr().add(columns.at(x.k / 16, group * STEPS / 4));
+            let centres = if I::HALF_CENTRES { x.half_centres } else { x.centres };
+            let centres = centres.as_ptr().add(columns.at(x.k / 16, group * STEPS / 4));
             isa.dot_scaled::<BITS, STEPS, MR, NR, FIT>(
                 sums,
                 scale,
                 #[inline(always)]
-                |j| {
-                    let centre = isa.broadcast(centres.add(j).cast());
-                    if STEPS == 4 { centre } else { isa.add(centre, isa.broadcast(centres.add(W + j).cast())) }
-                },
+                |step, j| isa.broadcast(centres.add(step / 4 * W + j).cast()),
                 #[inline(always)]
                 |step, i| weights.codes(unit, first + step, i),
                 #[inline(always)]

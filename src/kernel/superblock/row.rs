@@ -126,7 +126,7 @@ fn add_scaled<I: Isa, const BITS: u32>(isa: I, sum: &mut [[I::V; 1]; 1], scale: 
         sum,
         [scale],
         #[inline(always)]
-        |_| isa.splat(0),
+        |_, _| isa.splat(0),
         #[inline(always)]
         |_, _| w,
         #[inline(always)]
