@@ -48,5 +48,7 @@ mod region;
 pub use arena::Arena;
 pub(crate) use arena::Separate;
 pub use pages::buffer;
+#[cfg(feature = "model")]
+pub(crate) use pages::zeros;
 pub(crate) use region::PackedBytes;
 pub use region::{ALIGN, PackedMemory, Region};

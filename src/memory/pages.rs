@@ -102,15 +102,29 @@ unsafe fn ask_for_huge_pages(start: *mut u8, len: usize) {
 /// # Errors
 /// [`Error::OutOfMemory`] if there is no memory for it.
 pub fn buffer<T>(len: usize) -> Result<Vec<T>> {
-    let bytes = len.saturating_mul(size_of::<T>());
     let mut buffer = Vec::<T>::new();
-    buffer.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes })?;
+    buffer.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    Ok(in_huge_pages(buffer))
+}
+
+/// A vector of `len` zeros in huge pages where the system has them, which are used once they are written.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is no memory for it.
+#[cfg(feature = "model")]
+pub(crate) fn zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
+    let failed = || Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
+    Ok(in_huge_pages(bytemuck::allocation::try_zeroed_vec(len).map_err(|()| failed())?))
+}
+
+/// The vector, of whose memory nothing was touched yet, in huge pages.
+fn in_huge_pages<T>(vector: Vec<T>) -> Vec<T> {
     #[cfg(all(target_os = "linux", feature = "std"))]
     // SAFETY: the vector's own memory.
     unsafe {
-        ask_for_huge_pages(buffer.as_mut_ptr().cast(), bytes);
+        ask_for_huge_pages(vector.as_ptr().cast_mut().cast(), vector.capacity() * size_of::<T>());
     }
-    Ok(buffer)
+    vector
 }
 
 impl Drop for Pages {
@@ -142,5 +156,12 @@ mod tests {
             assert!(written.iter().enumerate().all(|(i, &byte)| byte == (i % 251) as u8));
         }
         assert_eq!(buffer::<u8>(usize::MAX), Err(Error::OutOfMemory { bytes: usize::MAX }));
+    }
+
+    #[cfg(feature = "model")]
+    #[test]
+    fn zeros_are_zero_and_too_many_are_an_error() {
+        assert_eq!(zeros::<f32>(HUGE_PAGE), Ok(vec![0.0; HUGE_PAGE]));
+        assert_eq!(zeros::<f32>(usize::MAX), Err(Error::OutOfMemory { bytes: usize::MAX }));
     }
 }

@@ -4,8 +4,9 @@
 //! scale: [`CacheType`] says which is good for what.
 
 use super::codes::{self, CODE_BITS};
-use crate::{Error, Result, kernel::SharedMut};
-use alloc::{format, string::ToString, vec, vec::Vec};
+use crate::{Error, Result, kernel::SharedMut, memory};
+use alloc::{format, string::ToString, vec::Vec};
+use bytemuck::Zeroable;
 use core::{fmt::Debug, ops::Range, str::FromStr};
 use half::{f16, slice::HalfFloatSliceExt};
 
@@ -59,7 +60,7 @@ impl FromStr for CacheType {
 }
 
 /// What a cache stores of an element of a key or value.
-pub(crate) trait Element: Copy + Default + Debug + Send + Sync + 'static {
+pub(crate) trait Element: Copy + Default + Zeroable + Debug + Send + Sync + 'static {
     /// Neighbours that lie together: in d for keys, in position for values.
     const TOGETHER: usize;
     /// Whether a vector has a scale.
@@ -192,9 +193,9 @@ impl KvCache {
             .filter(|&bytes| bytes < isize::MAX as usize)
             .ok_or_else(overflow)?;
         Ok(match kind {
-            CacheType::I16 => KvCache::I16(Elements::zeros(shape)),
-            CacheType::F16 => KvCache::F16(Elements::zeros(shape)),
-            CacheType::F32 => KvCache::F32(Elements::zeros(shape)),
+            CacheType::I16 => KvCache::I16(Elements::zeros(shape)?),
+            CacheType::F16 => KvCache::F16(Elements::zeros(shape)?),
+            CacheType::F32 => KvCache::F32(Elements::zeros(shape)?),
         })
     }
 
@@ -218,11 +219,16 @@ impl KvCache {
 
 impl<E: Element> Elements<E> {
     /// For a shape whose sizes in bytes are representable.
-    fn zeros(shape: KvShape) -> Self {
+    fn zeros(shape: KvShape) -> Result<Self> {
         let positions = shape.layers * shape.kv_heads * shape.capacity;
-        let elements = vec![E::default(); positions * shape.head_length];
-        let scales = vec![0.0; if E::SCALED { positions } else { 0 }];
-        Elements { shape, keys: elements.clone(), values: elements, key_scales: scales.clone(), value_scales: scales }
+        let (elements, scales) = (positions * shape.head_length, if E::SCALED { positions } else { 0 });
+        Ok(Elements {
+            shape,
+            keys: memory::zeros(elements)?,
+            values: memory::zeros(elements)?,
+            key_scales: memory::zeros(scales)?,
+            value_scales: memory::zeros(scales)?,
+        })
     }
 
     fn writer(&mut self, layer: usize) -> LayerWriter<'_, E> {

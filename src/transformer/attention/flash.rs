@@ -27,6 +27,17 @@ pub(super) struct Attend<'a, E> {
     pub q: QueryVectors<'a>,
 }
 
+/// A block of keys and values, and what is read after each of them: a loop that walks over one asks for the other, line by
+/// line, so that memory is never waited for at once.
+struct Block<'a, E> {
+    index: usize,
+    part: HeadElements<'a, E>,
+    /// As long as the keys.
+    after_keys: *const E,
+    /// As long as the values.
+    after_values: *const E,
+}
+
 impl<E: Operand> IsaTask for Attend<'_, E> {
     type Output = ();
 
@@ -47,38 +58,35 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
         // Where few rows share a block, its keys and values come from memory about as fast as they are used.
         let few = count <= GROUP_ROWS;
         let wide = I::LANES == 16;
-        for block in blocks.clone() {
-            let part = head.block(block, d);
-            if few {
-                prefetch(isa, part.values);
-            }
+        for index in blocks.clone() {
+            let part = head.block(index, d);
+            let next = if few && index + 1 < blocks.end { head.block(index + 1, d).keys } else { part.values };
+            let after_keys = if few { part.values } else { part.keys };
+            let block = Block { index, part, after_keys: after_keys.as_ptr(), after_values: next.as_ptr() };
             let mut row = 0;
             while row < count {
                 row += match count - row {
-                    6.. if wide => self.score::<I, 6, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    4.. if wide => self.score::<I, 4, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    3.. if wide => self.score::<I, 3, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    6.. => self.score::<I, 6, 2>(isa, &part, block, row, &mut rows, &mut weights),
-                    4.. => self.score::<I, 4, 2>(isa, &part, block, row, &mut rows, &mut weights),
-                    3.. => self.score::<I, 3, 2>(isa, &part, block, row, &mut rows, &mut weights),
-                    2 => self.score::<I, 2, 4>(isa, &part, block, row, &mut rows, &mut weights),
-                    _ => self.score::<I, 1, 4>(isa, &part, block, row, &mut rows, &mut weights),
+                    6.. if wide => self.score::<I, 6, 4>(isa, &block, row, &mut rows, &mut weights),
+                    4.. if wide => self.score::<I, 4, 4>(isa, &block, row, &mut rows, &mut weights),
+                    3.. if wide => self.score::<I, 3, 4>(isa, &block, row, &mut rows, &mut weights),
+                    6.. => self.score::<I, 6, 2>(isa, &block, row, &mut rows, &mut weights),
+                    4.. => self.score::<I, 4, 2>(isa, &block, row, &mut rows, &mut weights),
+                    3.. => self.score::<I, 3, 2>(isa, &block, row, &mut rows, &mut weights),
+                    2 => self.score::<I, 2, 4>(isa, &block, row, &mut rows, &mut weights),
+                    _ => self.score::<I, 1, 4>(isa, &block, row, &mut rows, &mut weights),
                 };
             }
-            if few && block + 1 < blocks.end {
-                prefetch(isa, head.block(block + 1, d).keys);
-            }
             let mut row = 0;
             while row < count {
                 row += match count - row {
-                    6.. if wide => self.weigh::<I, 6, 4>(isa, &part, block, row, &rows, &weights),
-                    4.. if wide => self.weigh::<I, 4, 4>(isa, &part, block, row, &rows, &weights),
-                    3.. if wide => self.weigh::<I, 3, 4>(isa, &part, block, row, &rows, &weights),
-                    6.. => self.weigh::<I, 6, 2>(isa, &part, block, row, &rows, &weights),
-                    4.. => self.weigh::<I, 4, 2>(isa, &part, block, row, &rows, &weights),
-                    3.. => self.weigh::<I, 3, 2>(isa, &part, block, row, &rows, &weights),
-                    2 => self.weigh::<I, 2, 4>(isa, &part, block, row, &rows, &weights),
-                    _ => self.weigh::<I, 1, 4>(isa, &part, block, row, &rows, &weights),
+                    6.. if wide => self.weigh::<I, 6, 4>(isa, &block, row, &rows, &weights),
+                    4.. if wide => self.weigh::<I, 4, 4>(isa, &block, row, &rows, &weights),
+                    3.. if wide => self.weigh::<I, 3, 4>(isa, &block, row, &rows, &weights),
+                    6.. => self.weigh::<I, 6, 2>(isa, &block, row, &rows, &weights),
+                    4.. => self.weigh::<I, 4, 2>(isa, &block, row, &rows, &weights),
+                    3.. => self.weigh::<I, 3, 2>(isa, &block, row, &rows, &weights),
+                    2 => self.weigh::<I, 2, 4>(isa, &block, row, &rows, &weights),
+                    _ => self.weigh::<I, 1, 4>(isa, &block, row, &rows, &weights),
                 };
             }
         }
@@ -97,13 +105,12 @@ impl<E: Operand> Attend<'_, E> {
     fn score<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        part: &HeadElements<'_, E>,
-        block: usize,
+        block: &Block<'_, E>,
         row: usize,
         rows: &mut Rows,
         weights: &mut Weights<E>,
     ) -> usize {
-        let any = rows.seen_by_any(row, MR, block);
+        let any = rows.seen_by_any(row, MR, block.index);
         let heads: [usize; MR] = array_of(
             #[inline(always)]
             |r| rows.heads[row + r],
@@ -111,14 +118,14 @@ impl<E: Operand> Attend<'_, E> {
         let mut scores = [Row([0.0; BLOCK]); MR];
         let mut lane = any.start / I::LANES * I::LANES;
         while lane + (NR - 1) * I::LANES < any.end {
-            self.dot_keys::<I, MR, NR>(isa, part, lane, &heads, &mut scores);
+            self.dot_keys::<I, MR, NR>(isa, block, lane, &heads, &mut scores);
             lane += NR * I::LANES;
         }
         while lane < any.end {
-            self.dot_keys::<I, MR, 1>(isa, part, lane, &heads, &mut scores);
+            self.dot_keys::<I, MR, 1>(isa, block, lane, &heads, &mut scores);
             lane += I::LANES;
         }
-        softmax(isa, &mut scores, part.value_scales, block, row, rows, weights);
+        softmax(isa, &mut scores, block.part.value_scales, block.index, row, rows, weights);
         MR
     }
 
@@ -127,25 +134,24 @@ impl<E: Operand> Attend<'_, E> {
     fn dot_keys<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        part: &HeadElements<'_, E>,
+        block: &Block<'_, E>,
         lane: usize,
         heads: &[usize; MR],
         scores: &mut [Row<f32>; MR],
     ) {
         let d = self.tile.shape.head_length;
-        let keys = part.keys;
-        let key_scales = part.key_scales;
+        let HeadElements { keys, key_scales, .. } = block.part;
         let q: [&[E::Factor]; MR] = array_of(
             #[inline(always)]
             |r| &E::queries(&self.q)[heads[r] * d..][..d],
         );
         assert!(keys.len() == BLOCK * d && (!E::SCALED || key_scales.len() == BLOCK));
         assert!(lane + NR * I::LANES <= BLOCK && lane.is_multiple_of(I::LANES));
-        let starts: [*const E; NR] = array_of(
+        let starts: [usize; NR] = array_of(
             #[inline(always)]
             |j| {
                 let position = lane + j * I::LANES;
-                keys[position / GROUP * GROUP * d + position % GROUP * E::TOGETHER..].as_ptr()
+                position / GROUP * GROUP * d + position % GROUP * E::TOGETHER
             },
         );
         let mut acc = [[E::zero(isa); NR]; MR];
@@ -155,8 +161,11 @@ impl<E: Operand> Attend<'_, E> {
             unsafe {
                 let key: [E::Lanes<I>; NR] = array_of(
                     #[inline(always)]
-                    |j| E::load(isa, starts[j].add(i * GROUP * E::TOGETHER)),
+                    |j| E::load(isa, keys.as_ptr().add(starts[j] + i * GROUP * E::TOGETHER)),
                 );
+                for j in (0..NR).step_by(GROUP / I::LANES) {
+                    isa.prefetch(block.after_keys.wrapping_add(starts[j] + i * GROUP * E::TOGETHER).cast());
+                }
                 for r in 0..MR {
                     let q = E::broadcast(isa, q[r].as_ptr().add(E::TOGETHER * i));
                     for j in 0..NR {
@@ -188,13 +197,12 @@ impl<E: Operand> Attend<'_, E> {
     fn weigh<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        part: &HeadElements<'_, E>,
-        block: usize,
+        block: &Block<'_, E>,
         row: usize,
         rows: &Rows,
         weights: &Weights<E>,
     ) -> usize {
-        let seen = rows.seen_by_any(row, MR, block);
+        let seen = rows.seen_by_any(row, MR, block.index);
         if seen.is_empty() {
             return MR;
         }
@@ -202,18 +210,18 @@ impl<E: Operand> Attend<'_, E> {
         let cells: [(usize, usize); MR] = array_of(
             #[inline(always)]
             |r| {
-                let seen = if E::ZERO_HIDES { seen.clone() } else { rows.seen(row + r, block) };
+                let seen = if E::ZERO_HIDES { seen.clone() } else { rows.seen(row + r, block.index) };
                 (seen.start / E::TOGETHER, seen.end.div_ceil(E::TOGETHER))
             },
         );
         let d = self.tile.shape.head_length;
         let mut lane = 0;
         while lane + NR * I::LANES <= d {
-            self.dot_values::<I, MR, NR>(isa, part, row, lane, &cells, rows, weights);
+            self.dot_values::<I, MR, NR>(isa, block, row, lane, &cells, rows, weights);
             lane += NR * I::LANES;
         }
         while lane < d {
-            self.dot_values::<I, MR, 1>(isa, part, row, lane, &cells, rows, weights);
+            self.dot_values::<I, MR, 1>(isa, block, row, lane, &cells, rows, weights);
             lane += I::LANES;
         }
         MR
@@ -225,7 +233,7 @@ impl<E: Operand> Attend<'_, E> {
     fn dot_values<I: Isa, const MR: usize, const NR: usize>(
         &self,
         isa: I,
-        part: &HeadElements<'_, E>,
+        block: &Block<'_, E>,
         row: usize,
         lane: usize,
         cells: &[(usize, usize); MR],
@@ -233,7 +241,7 @@ impl<E: Operand> Attend<'_, E> {
         weights: &Weights<E>,
     ) {
         let d = self.tile.shape.head_length;
-        let values = part.values;
+        let values = block.part.values;
         assert!(values.len() == BLOCK * d && lane + NR * I::LANES <= d);
         // Those of all rows are the same up to a few at the ends.
         let (mut first, mut end) = cells[0];
@@ -246,18 +254,18 @@ impl<E: Operand> Attend<'_, E> {
             #[inline(always)]
             |r| &weights.factors[row + r].0,
         );
-        let values = &values[lane * E::TOGETHER..];
+        let (values, after) = (&values[lane * E::TOGETHER..], block.after_values.wrapping_add(lane * E::TOGETHER));
         let mut acc = [[E::zero(isa); NR]; MR];
         // SAFETY: cells are of the block, and `lane + NR · LANES` ≤ d.
         unsafe {
             for r in 0..MR {
                 let cells = cells[r].0..cells[r].1.min(first);
-                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], values, d, [factors[r]], cells)[0];
+                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], (values, after), d, [factors[r]], cells)[0];
             }
-            acc = add_cells::<I, E, MR, NR>(isa, acc, values, d, factors, first..end);
+            acc = add_cells::<I, E, MR, NR>(isa, acc, (values, after), d, factors, first..end);
             for r in 0..MR {
                 let cells = cells[r].0.max(end)..cells[r].1;
-                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], values, d, [factors[r]], cells)[0];
+                acc[r] = add_cells::<I, E, 1, NR>(isa, [acc[r]], (values, after), d, [factors[r]], cells)[0];
             }
         }
         for r in 0..MR {
@@ -279,7 +287,8 @@ impl<E: Operand> Attend<'_, E> {
     }
 }
 
-/// `acc` plus the products of some cells of values, `d` apart, and of `MR` rows' factors.
+/// `acc` plus the products of some cells of values, `d` apart, and of `MR` rows' factors; asks for as many cells of what is
+/// read `after` them.
 ///
 /// # Safety
 /// The cells are inside a block, and `NR` registers at each are inside `values`.
@@ -287,7 +296,7 @@ impl<E: Operand> Attend<'_, E> {
 unsafe fn add_cells<I: Isa, E: Operand, const MR: usize, const NR: usize>(
     isa: I,
     mut acc: [[E::Lanes<I>; NR]; MR],
-    values: &[E],
+    (values, after): (&[E], *const E),
     d: usize,
     factors: [&[E::Factor; BLOCK]; MR],
     cells: Range<usize>,
@@ -299,6 +308,7 @@ unsafe fn add_cells<I: Isa, E: Operand, const MR: usize, const NR: usize>(
                 #[inline(always)]
                 |j| E::load(isa, values.as_ptr().add((cell * d + j * I::LANES) * E::TOGETHER)),
             );
+            isa.prefetch(after.wrapping_add(cell * d * E::TOGETHER).cast());
             for r in 0..MR {
                 let factor = E::broadcast(isa, factors[r].as_ptr().add(E::TOGETHER * cell));
                 for j in 0..NR {
@@ -308,12 +318,4 @@ unsafe fn add_cells<I: Isa, E: Operand, const MR: usize, const NR: usize>(
         }
     }
     acc
-}
-
-/// Asks for all cache lines of some keys or values, which are read next.
-#[inline(always)]
-fn prefetch<I: Isa, E>(isa: I, elements: &[E]) {
-    for line in elements.chunks(64 / size_of::<E>()) {
-        isa.prefetch(line.as_ptr().cast());
-    }
 }
