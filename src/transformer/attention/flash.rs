@@ -57,38 +57,14 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
         let blocks = self.tile.blocks();
         // Where few rows share a block, its keys and values come from memory about as fast as they are used.
         let few = count <= GROUP_ROWS;
-        let wide = I::LANES == 16;
         for index in blocks.clone() {
             let part = head.block(index, d);
             let next = if few && index + 1 < blocks.end { head.block(index + 1, d).keys } else { part.values };
             let after_keys = if few { part.values } else { part.keys };
             let block = Block { index, part, after_keys: after_keys.as_ptr(), after_values: next.as_ptr() };
-            let mut row = 0;
-            while row < count {
-                row += match count - row {
-                    6.. if wide => self.score::<I, 6, 4>(isa, &block, row, &mut rows, &mut weights),
-                    4.. if wide => self.score::<I, 4, 4>(isa, &block, row, &mut rows, &mut weights),
-                    3.. if wide => self.score::<I, 3, 4>(isa, &block, row, &mut rows, &mut weights),
-                    6.. => self.score::<I, 6, 2>(isa, &block, row, &mut rows, &mut weights),
-                    4.. => self.score::<I, 4, 2>(isa, &block, row, &mut rows, &mut weights),
-                    3.. => self.score::<I, 3, 2>(isa, &block, row, &mut rows, &mut weights),
-                    2 => self.score::<I, 2, 4>(isa, &block, row, &mut rows, &mut weights),
-                    _ => self.score::<I, 1, 4>(isa, &block, row, &mut rows, &mut weights),
-                };
-            }
-            let mut row = 0;
-            while row < count {
-                row += match count - row {
-                    6.. if wide => self.weigh::<I, 6, 4>(isa, &block, row, &rows, &weights),
-                    4.. if wide => self.weigh::<I, 4, 4>(isa, &block, row, &rows, &weights),
-                    3.. if wide => self.weigh::<I, 3, 4>(isa, &block, row, &rows, &weights),
-                    6.. => self.weigh::<I, 6, 2>(isa, &block, row, &rows, &weights),
-                    4.. => self.weigh::<I, 4, 2>(isa, &block, row, &rows, &weights),
-                    3.. => self.weigh::<I, 3, 2>(isa, &block, row, &rows, &weights),
-                    2 => self.weigh::<I, 2, 4>(isa, &block, row, &rows, &weights),
-                    _ => self.weigh::<I, 1, 4>(isa, &block, row, &rows, &weights),
-                };
-            }
+            let (rows, weights) = (&mut rows, &mut weights);
+            for_rows(isa, count, &mut Score { attend: &self, block: &block, rows, weights });
+            for_rows(isa, count, &mut Weigh { attend: &self, block: &block, rows, weights });
         }
         for (row, total) in rows.totals[..count].iter().enumerate() {
             let inverse = 1.0 / math::sum(total);
@@ -99,17 +75,43 @@ impl<E: Operand> IsaTask for Attend<'_, E> {
     }
 }
 
-impl<E: Operand> Attend<'_, E> {
-    /// Takes the scores of a block into the softmax of `MR` rows; returns `MR`.
+/// What is done with a block, for some rows of a tile at a time.
+trait RowTile {
+    /// Does it for `MR` rows from `row` on, `NR` registers of keys or of values at a time; returns `MR`.
+    fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I, row: usize) -> usize;
+}
+
+/// Runs `tile` over `count` rows: as many at a time as there are registers for.
+#[inline(always)]
+fn for_rows<I: Isa>(isa: I, count: usize, tile: &mut impl RowTile) {
+    let wide = I::LANES == 16;
+    let mut row = 0;
+    while row < count {
+        row += match count - row {
+            6.. if wide => tile.run::<I, 6, 4>(isa, row),
+            4.. if wide => tile.run::<I, 4, 4>(isa, row),
+            3.. if wide => tile.run::<I, 3, 4>(isa, row),
+            6.. => tile.run::<I, 6, 2>(isa, row),
+            4.. => tile.run::<I, 4, 2>(isa, row),
+            3.. => tile.run::<I, 3, 2>(isa, row),
+            2 => tile.run::<I, 2, 4>(isa, row),
+            _ => tile.run::<I, 1, 4>(isa, row),
+        };
+    }
+}
+
+/// Takes a block's scores into the softmax of the rows.
+struct Score<'a, 'b, E: Operand> {
+    attend: &'a Attend<'b, E>,
+    block: &'a Block<'b, E>,
+    rows: &'a mut Rows,
+    weights: &'a mut Weights<E>,
+}
+
+impl<E: Operand> RowTile for Score<'_, '_, E> {
     #[inline(always)]
-    fn score<I: Isa, const MR: usize, const NR: usize>(
-        &self,
-        isa: I,
-        block: &Block<'_, E>,
-        row: usize,
-        rows: &mut Rows,
-        weights: &mut Weights<E>,
-    ) -> usize {
+    fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I, row: usize) -> usize {
+        let Score { attend, block, rows, weights } = self;
         let any = rows.seen_by_any(row, MR, block.index);
         let heads: [usize; MR] = array_of(
             #[inline(always)]
@@ -118,17 +120,57 @@ impl<E: Operand> Attend<'_, E> {
         let mut scores = [Row([0.0; BLOCK]); MR];
         let mut lane = any.start / I::LANES * I::LANES;
         while lane + (NR - 1) * I::LANES < any.end {
-            self.dot_keys::<I, MR, NR>(isa, block, lane, &heads, &mut scores);
+            attend.dot_keys::<I, MR, NR>(isa, block, lane, &heads, &mut scores);
             lane += NR * I::LANES;
         }
         while lane < any.end {
-            self.dot_keys::<I, MR, 1>(isa, block, lane, &heads, &mut scores);
+            attend.dot_keys::<I, MR, 1>(isa, block, lane, &heads, &mut scores);
             lane += I::LANES;
         }
         softmax(isa, &mut scores, block.part.value_scales, block.index, row, rows, weights);
         MR
     }
+}
 
+/// `out = out · correction + scale · Σ weight · value` over a block.
+struct Weigh<'a, 'b, E: Operand> {
+    attend: &'a Attend<'b, E>,
+    block: &'a Block<'b, E>,
+    rows: &'a Rows,
+    weights: &'a Weights<E>,
+}
+
+impl<E: Operand> RowTile for Weigh<'_, '_, E> {
+    #[inline(always)]
+    fn run<I: Isa, const MR: usize, const NR: usize>(&mut self, isa: I, row: usize) -> usize {
+        let Weigh { attend, block, rows, weights } = *self;
+        let seen = rows.seen_by_any(row, MR, block.index);
+        if seen.is_empty() {
+            return MR;
+        }
+        // What a row does not see may be anything: where a factor of zero does not hide it, it is left out.
+        let cells: [(usize, usize); MR] = array_of(
+            #[inline(always)]
+            |r| {
+                let seen = if E::ZERO_HIDES { seen.clone() } else { rows.seen(row + r, block.index) };
+                (seen.start / E::TOGETHER, seen.end.div_ceil(E::TOGETHER))
+            },
+        );
+        let d = attend.tile.shape.head_length;
+        let mut lane = 0;
+        while lane + NR * I::LANES <= d {
+            attend.dot_values::<I, MR, NR>(isa, block, row, lane, &cells, rows, weights);
+            lane += NR * I::LANES;
+        }
+        while lane < d {
+            attend.dot_values::<I, MR, 1>(isa, block, row, lane, &cells, rows, weights);
+            lane += I::LANES;
+        }
+        MR
+    }
+}
+
+impl<E: Operand> Attend<'_, E> {
     /// Scores of `NR` registers' positions from `lane` on.
     #[inline(always)]
     fn dot_keys<I: Isa, const MR: usize, const NR: usize>(
@@ -192,42 +234,7 @@ impl<E: Operand> Attend<'_, E> {
         }
     }
 
-    /// `out = out · correction + scale · Σ weight · value` over a block, for `MR` rows; returns `MR`.
-    #[inline(always)]
-    fn weigh<I: Isa, const MR: usize, const NR: usize>(
-        &self,
-        isa: I,
-        block: &Block<'_, E>,
-        row: usize,
-        rows: &Rows,
-        weights: &Weights<E>,
-    ) -> usize {
-        let seen = rows.seen_by_any(row, MR, block.index);
-        if seen.is_empty() {
-            return MR;
-        }
-        // What a row does not see may be anything: where a factor of zero does not hide it, it is left out.
-        let cells: [(usize, usize); MR] = array_of(
-            #[inline(always)]
-            |r| {
-                let seen = if E::ZERO_HIDES { seen.clone() } else { rows.seen(row + r, block.index) };
-                (seen.start / E::TOGETHER, seen.end.div_ceil(E::TOGETHER))
-            },
-        );
-        let d = self.tile.shape.head_length;
-        let mut lane = 0;
-        while lane + NR * I::LANES <= d {
-            self.dot_values::<I, MR, NR>(isa, block, row, lane, &cells, rows, weights);
-            lane += NR * I::LANES;
-        }
-        while lane < d {
-            self.dot_values::<I, MR, 1>(isa, block, row, lane, &cells, rows, weights);
-            lane += I::LANES;
-        }
-        MR
-    }
-
-    /// [`Attend::weigh`] for `NR` registers of d from `lane` on; a cell is `TOGETHER` positions.
+    /// [`Weigh`] for `NR` registers of d from `lane` on; a cell is `TOGETHER` positions.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn dot_values<I: Isa, const MR: usize, const NR: usize>(
