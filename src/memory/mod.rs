@@ -1,4 +1,4 @@
-//! Where weights live: packed ones in whole cache lines, all in huge pages where the system has them.
+//! Where weights live (and the KV cache): packed ones in whole cache lines, all in huge pages where the system has them.
 //!
 //! Decode is as fast as weights come from memory, and a processor that finds them in pages of 2 MiB reads up to half as
 //! fast again as from pages of 4 KiB. [`buffer`] gives such memory for native weights, and an [`Arena`] holds many packed

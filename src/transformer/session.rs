@@ -76,7 +76,7 @@ impl<'m> Session<'m> {
     /// An empty sequence with room for [`Model::context`] positions.
     ///
     /// # Errors
-    /// [`Error::Overflow`] if a buffer's size is not representable.
+    /// [`Error::Overflow`] if a buffer's size is not representable, [`Error::OutOfMemory`] if there is none for the KV cache.
     pub fn new(model: &'m Model) -> Result<Session<'m>> {
         let config = &model.config;
         let (m, e, ff) = (model.batch, config.embedding_length, config.feed_forward_length);
