@@ -80,7 +80,7 @@ impl Job<'_> {
 }
 
 /// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.
-const PANEL_SCRATCH_BYTES: usize = 40 << 10;
+const PANEL_SCRATCH_BYTES: usize = 52 << 10;
 /// Panels at once, over all instruction sets.
 pub(super) const MAX_PANELS: usize = 2;
 
@@ -154,14 +154,15 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         let expanded = scratch.0.as_mut_ptr().cast::<T::Expanded>();
         let stride = PANEL_SCRATCH_BYTES / size_of::<T::Expanded>();
         let blocks = self.x.k / T::BLOCK;
-        let slab = (X_CODES_BYTES / self.x.m / T::BLOCK / stride).max(1) * stride;
-        let mut slabs = 0..blocks.min(slab);
+        let slab = even_part(blocks, (X_CODES_BYTES / self.x.m / T::BLOCK).max(stride));
+        let chunk = even_part(slab, stride);
+        let mut slabs = 0..slab;
         loop {
             for first_panel in self.panels.clone().step_by(I::PANELS) {
                 let panels = I::PANELS.min(self.panels.end - first_panel);
                 let mut start = slabs.start;
                 loop {
-                    let chunk = start..slabs.end.min(start + stride);
+                    let chunk = start..slabs.end.min(start + chunk);
                     // The blocks that are expanded next: of these rows, or those that the next rows start with.
                     let ahead = if chunk.end < slabs.end {
                         chunk.len() as isize
@@ -244,6 +245,11 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
     }
 }
 
+/// The size of the parts that `blocks` are cut into, as few as may be of at most `limit`.
+fn even_part(blocks: usize, limit: usize) -> usize {
+    blocks.div_ceil(blocks.div_ceil(limit).max(1))
+}
+
 /// The integer view of `block`; what [`QuantBlock::low_codes`] leaves out is spread by the instruction set.
 #[inline(always)]
 fn read_codes<F: QuantBlock, I: Isa>(isa: I, block: &F::Block, out: &mut BlockCodes) {
@@ -314,11 +320,11 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
         if column >= self.x.m {
             return;
         }
+        let columns_a_block = const { if T::BLOCK < 256 { 1 } else { 2 } };
         // SAFETY: the driver vouches for panels, the group and rows; only columns of x are loaded and stored.
         unsafe {
             let y = self.y.at(column, self.row);
             let columns = self.x.m - column;
-            y.prefetch::<I, MR, NR>(isa, columns);
             let acc = y.load::<I, MR, NR>(isa, columns, self.rows, self.blocks.start == 0);
             let acc = T::multiply_expanded::<I, MR, NR, W>(
                 isa,
@@ -328,6 +334,13 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
                 Columns { group: self.group, first },
                 self.blocks.clone(),
                 acc,
+                // A burst of all columns would keep the weights waiting.
+                #[inline(always)]
+                |block| {
+                    for column in block * columns_a_block..(block + 1) * columns_a_block {
+                        y.prefetch_behind::<I, MR, NR>(isa, column, columns);
+                    }
+                },
             );
             y.store::<I, MR, NR>(isa, columns, self.rows, acc);
         }

@@ -312,8 +312,10 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         columns: Columns<W>,
         blocks: Range<usize>,
         mut acc: [[I::F; NR]; MR],
+        before: impl Fn(usize),
     ) -> [[I::F; NR]; MR] {
         for (at, block) in blocks.enumerate() {
+            before(at);
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
                 let panels = ExpandedBlock { isa, first: panels.add(at), stride };

@@ -27,12 +27,12 @@ impl Output {
         Output { y: unsafe { self.y.add(column * self.stride + row) }, stride: self.stride }
     }
 
-    /// Asks for the tile behind this one, of `columns` that y has from this tile's first on.
+    /// Asks for column `column` of the tile behind this one, if it has one: y has `columns` from this tile's first on.
     #[inline(always)]
-    pub fn prefetch<I: Isa, const MR: usize, const NR: usize>(self, isa: I, columns: usize) {
-        for j in NR..(2 * NR).min(columns) {
+    pub fn prefetch_behind<I: Isa, const MR: usize, const NR: usize>(self, isa: I, column: usize, columns: usize) {
+        if column < NR && NR + column < columns {
             for i in (0..MR * I::LANES).step_by(16) {
-                isa.prefetch(self.y.wrapping_add(j * self.stride + i).cast());
+                isa.prefetch(self.y.wrapping_add((NR + column) * self.stride + i).cast());
             }
         }
     }

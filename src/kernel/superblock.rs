@@ -449,8 +449,10 @@ impl<
         columns: Columns<W>,
         blocks: Range<usize>,
         mut acc: [[I::F; NR]; MR],
+        before: impl Fn(usize),
     ) -> [[I::F; NR]; MR] {
         for (at, block) in blocks.enumerate() {
+            before(at);
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
                 let operands = ExpandedBlock::new(isa, panels.add(at), stride);

@@ -112,7 +112,8 @@ pub(super) trait IntTile: Tile {
     unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
-    /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k.
+    /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k. `before` is called with the number, from 0 on, of each
+    /// block.
     ///
     /// # Safety
     /// The panels are expanded and the columns, blocks and outputs inside their arrays.
@@ -125,6 +126,7 @@ pub(super) trait IntTile: Tile {
         columns: super::Columns<W>,
         blocks: Range<usize>,
         acc: [[I::F; NR]; MR],
+        before: impl Fn(usize),
     ) -> [[I::F; NR]; MR];
 
     /// Decode and small batches: one packed panel times `NR` columns of x over all of k, codes unpacked in registers.

@@ -59,6 +59,111 @@ fn dot_i16(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
+/// The sum, which the compiler finishes before it loads anything for others: there are no registers to hold that.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finished(mut sum: __m512i) -> __m512i {
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("/* {} */", inout(zmm_reg) sum, options(nostack, preserves_flags)) };
+    sum
+}
+
+impl Avx512Vnni {
+    /// Each lane's scale `s` as `(s, 256 · s)`, for sums taken apart by [`Self::wide_sum`].
+    #[inline(always)]
+    fn wide_scales<const MR: usize>(self, scale: [__m512i; MR]) -> [__m512i; MR] {
+        array_of(
+            #[inline(always)]
+            |i| self.or(scale[i], self.shl(scale[i], 24)),
+        )
+    }
+
+    /// A sum of at most 24 bits as an i16 pair: its lowest byte, and the other two.
+    #[inline(always)]
+    fn wide_sum(self, sum: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe { _mm512_shuffle_epi8(sum, _mm512_set4_epi32(0x0E0D_800C, 0x0A09_8008, 0x0605_8004, 0x0201_8000)) }
+    }
+
+    /// Step `step`, if there are as many, of columns from `FIRST` on, finished before the next one's operands are loaded.
+    #[inline(always)]
+    fn step_in_order<const STEPS: usize, const MR: usize, const FIRST: usize, const COLUMNS: usize>(
+        self,
+        sum: &mut [[__m512i; COLUMNS]; MR],
+        step: usize,
+        w: &impl Fn(usize, usize) -> __m512i,
+        x: &impl Fn(usize, usize) -> __m512i,
+    ) {
+        if step >= STEPS {
+            return;
+        }
+        self.dot::<8, 1, MR, COLUMNS>(
+            sum,
+            #[inline(always)]
+            |_, i| w(step, i),
+            #[inline(always)]
+            |_, j| x(step, FIRST + j),
+        );
+        for sum in sum.as_flattened_mut() {
+            // SAFETY: the token proves AVX-512F.
+            *sum = unsafe { finished(*sum) };
+        }
+    }
+
+    /// [`Isa::dot_scaled`] for `COLUMNS` columns from `FIRST` on; scales are `wide_scales` where sums may not fit an i16.
+    #[inline(always)]
+    fn scaled_columns<
+        const BITS: u32,
+        const STEPS: usize,
+        const MR: usize,
+        const NR: usize,
+        const FIT: bool,
+        const FIRST: usize,
+        const COLUMNS: usize,
+    >(
+        self,
+        acc: &mut [[__m512i; NR]; MR],
+        scale: [__m512i; MR],
+        centre: &impl Fn(usize, usize) -> __m512i,
+        w: &impl Fn(usize, usize) -> __m512i,
+        x: &impl Fn(usize, usize) -> __m512i,
+    ) {
+        let mut sum = [[self.splat(0); COLUMNS]; MR];
+        if BITS == 6 {
+            for j in 0..COLUMNS {
+                let mut total = centre(0, FIRST + j);
+                for step in (4..STEPS).step_by(4) {
+                    total = self.add(total, centre(step, FIRST + j));
+                }
+                for i in 0..MR {
+                    sum[i][j] = total;
+                }
+            }
+        }
+        if COLUMNS == NR {
+            self.dot::<BITS, STEPS, MR, COLUMNS>(&mut sum, w, x);
+        } else {
+            // A loop of so many instructions would not be unrolled.
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 0, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 1, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 2, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 3, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 4, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 5, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 6, w, x);
+            self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 7, w, x);
+        }
+        for i in 0..MR {
+            for j in 0..COLUMNS {
+                let sum = if FIT || const { sums_fit(BITS, 4 * STEPS) } { sum[i][j] } else { self.wide_sum(sum[i][j]) };
+                let total = self.dot_i16(acc[i][FIRST + j], sum, scale[i]);
+                // SAFETY: the token proves AVX-512F.
+                acc[i][FIRST + j] = if COLUMNS < NR { unsafe { finished(total) } } else { total };
+            }
+        }
+    }
+}
+
 impl Isa for Avx512Vnni {
     const LEVEL: Level = Level::Avx512Vnni;
     const LANES: usize = 16;
@@ -305,32 +410,13 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        let mut sum = [[self.splat(0); NR]; MR];
-        if BITS == 6 {
-            for j in 0..NR {
-                let mut total = centre(0, j);
-                for step in (4..STEPS).step_by(4) {
-                    total = self.add(total, centre(step, j));
-                }
-                for i in 0..MR {
-                    sum[i][j] = total;
-                }
-            }
-        }
-        self.dot::<BITS, STEPS, MR, NR>(&mut sum, w, x);
-        for i in 0..MR {
-            // One `vpdpwssd` scales and adds a sum that fits an i16.
-            if FIT || const { sums_fit(BITS, 4 * STEPS) } {
-                for j in 0..NR {
-                    acc[i][j] = self.dot_i16(acc[i][j], sum[i][j], scale[i]);
-                }
-            } else {
-                // SAFETY: the token proves AVX-512F.
-                let scale = unsafe { _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scale[i])) };
-                for j in 0..NR {
-                    acc[i][j] = self.add(acc[i][j], self.mul(sum[i][j], scale));
-                }
-            }
+        let scale = if FIT || const { sums_fit(BITS, 4 * STEPS) } { scale } else { self.wide_scales(scale) };
+        // Eight sums at a time: with those of all groups and what they are made of, all that registers hold.
+        if MR * NR > 8 {
+            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 0, 4>(acc, scale, &centre, &w, &x);
+            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 4, 4>(acc, scale, &centre, &w, &x);
+        } else {
+            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 0, NR>(acc, scale, &centre, &w, &x);
         }
     }
 

@@ -61,17 +61,52 @@ impl<
             } else {
                 Self::scaled_sums::<I, MR, NR, W, false>(isa, x, columns, block, weights)
             };
-            let mut terms: [[I::F; NR]; MR] = array_of(
-                #[inline(always)]
-                |i| {
-                    array_of(
-                        #[inline(always)]
-                        |j| isa.mul_f32(weights.d(i), isa.to_f32(sums[i][j])),
-                    )
-                },
-            );
+            // Eight at a time, for which there are registers.
+            if MR * NR > 8 {
+                Self::add_terms::<I, MR, NR, W, 0, 4>(isa, x, columns, block, weights, &sums, acc);
+                Self::add_terms::<I, MR, NR, W, 4, 4>(isa, x, columns, block, weights, &sums, acc);
+            } else {
+                Self::add_terms::<I, MR, NR, W, 0, NR>(isa, x, columns, block, weights, &sums, acc);
+            }
+            isa.set_aside(acc);
+        }
+    }
+
+    /// Adds to `COUNT` columns of `acc`, from column `FIRST` on, what their integer sums and the minima come to.
+    ///
+    /// # Safety
+    /// As [`Self::accumulate`].
+    #[inline(always)]
+    unsafe fn add_terms<
+        I: Isa,
+        const MR: usize,
+        const NR: usize,
+        const W: usize,
+        const FIRST: usize,
+        const COUNT: usize,
+    >(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        weights: &impl Operands<I>,
+        sums: &[[I::V; NR]; MR],
+        acc: &mut [[I::F; NR]; MR],
+    ) {
+        let columns = Columns::<W> { group: columns.group, first: columns.first + FIRST };
+        let mut terms: [[I::F; COUNT]; MR] = array_of(
+            #[inline(always)]
+            |i| {
+                array_of(
+                    #[inline(always)]
+                    |j| isa.mul_f32(weights.d(i), isa.to_f32(sums[i][FIRST + j])),
+                )
+            },
+        );
+        // SAFETY: the caller's promise is the same.
+        unsafe {
             if MIN {
-                let mins = Self::pair_sums::<I, MR, NR, W>(
+                let mins = Self::pair_sums::<I, MR, COUNT, W>(
                     isa,
                     x,
                     columns,
@@ -81,19 +116,18 @@ impl<
                 );
                 for i in 0..MR {
                     let dmin = weights.dmin(i);
-                    for j in 0..NR {
+                    for j in 0..COUNT {
                         terms[i][j] = isa.sub_f32(terms[i][j], isa.mul_f32(dmin, isa.to_f32(mins[i][j])));
                     }
                 }
             }
             let d = x.d.as_ptr().add(columns.at(x.k / BLOCK, block));
-            for j in 0..NR {
+            for j in 0..COUNT {
                 let dx = isa.splat_f32(*d.add(j));
                 for i in 0..MR {
-                    acc[i][j] = isa.add_f32(acc[i][j], isa.mul_f32(terms[i][j], dx));
+                    acc[i][FIRST + j] = isa.add_f32(acc[i][FIRST + j], isa.mul_f32(terms[i][j], dx));
                 }
             }
-            isa.set_aside(acc);
         }
     }
 
