@@ -338,7 +338,9 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
                 #[inline(always)]
                 |block| {
                     for column in block * columns_a_block..(block + 1) * columns_a_block {
-                        y.prefetch_behind::<I, MR, NR>(isa, column, columns);
+                        if self.blocks.start > 0 {
+                            y.prefetch_behind::<I, MR, NR>(isa, column, columns);
+                        }
                     }
                 },
             );

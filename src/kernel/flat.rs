@@ -115,6 +115,17 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     /// What gives four codes the bias 128.
     const TO_ONE_BIAS: i32 = ((128 - BIAS) as u32).wrapping_mul(0x0101_0101) as i32;
 
+    /// Codes with the bias 128.
+    #[inline(always)]
+    fn to_one_bias<I: Isa>(isa: I, codes: I::V) -> I::V {
+        if Self::TO_ONE_BIAS == 0 { codes } else { isa.add(codes, isa.splat(Self::TO_ONE_BIAS)) }
+    }
+
+    /// Whether `columns` starts that take the bias 128 away cost less than those for the bias of packed codes.
+    const fn starts_packed<I: Isa>(columns: usize) -> bool {
+        I::ONE_BIAS && BIAS != 0 && (Self::TO_ONE_BIAS == 0 || columns >= 4)
+    }
+
     /// The integer view of one row of a packed block: what `pack` was given.
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
         let (unit, scales) = tile.split_at(Self::CODES_BYTES);
@@ -270,7 +281,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                 let rows = r * I::LANES;
                 let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
                 for (step, v) in codes.into_iter().enumerate() {
-                    let v = if I::ONE_BIAS { isa.add(v, isa.splat(Self::TO_ONE_BIAS)) } else { v };
+                    let v = if I::ONE_BIAS { Self::to_one_bias(isa, v) } else { v };
                     isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + rows * 4), v);
                 }
                 let d = isa.load_f16(scales.add(rows * 2));
@@ -289,7 +300,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             isa.interleave_rows((&raw const rows[0].codes).cast(), stride, codes);
             if I::ONE_BIAS && Self::TO_ONE_BIAS != 0 {
                 for at in (0..UNIT_STEPS * VECTOR_BYTES).step_by(I::LANES * 4) {
-                    isa.store(codes.add(at), isa.add(isa.load(codes.add(at)), isa.splat(Self::TO_ONE_BIAS)));
+                    isa.store(codes.add(at), Self::to_one_bias(isa, isa.load(codes.add(at))));
                 }
             }
             let mut scales = [0u8; UNIT_STEPS * VECTOR_BYTES];
@@ -371,17 +382,31 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                     let d = isa.load_f16(scales.add(rows * 2));
                     let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
                     let scales = [d, isa.scale_origin(d), m];
-                    Self::accumulate::<I, 1, NR, W, false>(
-                        isa,
-                        x,
-                        columns,
-                        block,
-                        #[inline(always)]
-                        |step, _| codes[step],
-                        #[inline(always)]
-                        |_| scales,
-                        &mut acc[r],
-                    );
+                    if const { Self::starts_packed::<I>(NR) } {
+                        Self::accumulate::<I, 1, NR, W, true>(
+                            isa,
+                            x,
+                            columns,
+                            block,
+                            #[inline(always)]
+                            |step, _| Self::to_one_bias(isa, codes[step]),
+                            #[inline(always)]
+                            |_| scales,
+                            &mut acc[r],
+                        );
+                    } else {
+                        Self::accumulate::<I, 1, NR, W, false>(
+                            isa,
+                            x,
+                            columns,
+                            block,
+                            #[inline(always)]
+                            |step, _| codes[step],
+                            #[inline(always)]
+                            |_| scales,
+                            &mut acc[r],
+                        );
+                    }
                 }
             }
         }

@@ -50,6 +50,7 @@ impl<
         assert!(!(MIN && BIAS != 0), "minima and a bias at once");
         assert!(!MIN || Self::SCALED, "minima without scales");
         assert!(matches!(SCALE_BITS, 0 | 4 | 6 | 8), "scales of 4, 6 or 8 bits");
+        assert!(SCALE_BIAS <= 128 && (1 << SCALE_BITS) - SCALE_BIAS <= 128, "scales that fit an i8");
     };
 
     /// The integer view of one row of a packed block: what `pack` was given.

@@ -1,13 +1,17 @@
 //! AVX-512 with VNNI: sixteen lanes, bytes multiplied by `vpdpbusd`.
 //!
 //! 64 MACs of 16 rows × 4 codes cost one `vpdpbusd` (two 256-bit multiply pipes, one 512-bit result a cycle, on Zen 4;
-//! ports 0 and 5, two a cycle, on Intel's servers) and, shared among the 2 × 8 tile, an eighth of a load of codes and half a
-//! broadcast of x, which are loads alone. On Intel everything else meets the dots on ports 0 and 5, per 64 MACs:
+//! ports 0 and 5, two a cycle, on Intel's servers) and, shared among the 2 × 8 tile, an eighth of a load of codes (a quarter
+//! in scaled groups, whose columns are summed four after four, for which there are registers) and half a broadcast of x,
+//! which are loads alone. On Intel everything else meets the dots on ports 0 and 5, per 64 MACs:
 //!
 //! - blocks of 32: `vfmadd`, `vmulps`, `vaddps` per block, 3/8, and with minima 5/8: 73% and 62% of the dots' peak at best;
-//! - superblocks with groups of 32: one `vpdpwssd` a group, four for the minima and seven float operations, 19/64: 77%;
-//!   groups of 16 (6 bits): one a group and three, 19/64: 77%;
-//! - folded 2- and 3-bit codes, and 8 bits: three float operations (with minima eight `vpdpwssd` and four more), 3/64 and 15/64.
+//!   2.4 and 2.8 instructions in all;
+//! - superblocks with groups of 32: one `vpdpwssd` a group, four for the minima and seven float operations, 19/64: 77%, 2.0
+//!   instructions (and a `vpshufb` a group where sums may not fit an i16); groups of 16 (6 bits): one a group and three,
+//!   19/64: 77%, 2.3 instructions;
+//! - folded 2- and 3-bit codes, and 8 bits: three float operations (with minima eight `vpdpwssd` and four more), 3/64 and
+//!   15/64; 1.65 instructions.
 
 use super::{
     Level, array_of,
@@ -85,6 +89,53 @@ impl Avx512Vnni {
         unsafe { _mm512_shuffle_epi8(sum, _mm512_set4_epi32(0x0E0D_800C, 0x0A09_8008, 0x0605_8004, 0x0201_8000)) }
     }
 
+    /// Adds the products of step `step` and of columns from `FIRST` on.
+    #[inline(always)]
+    fn step<const MR: usize, const NR: usize, const FIRST: usize>(
+        self,
+        sums: &mut [[__m512i; NR]; MR],
+        step: usize,
+        w: &impl Fn(usize, usize) -> __m512i,
+        x: &impl Fn(usize, usize) -> __m512i,
+    ) {
+        let codes: [__m512i; MR] = array_of(
+            #[inline(always)]
+            |i| w(step, i),
+        );
+        for j in 0..NR {
+            let xs = x(step, FIRST + j);
+            for i in 0..MR {
+                // SAFETY: the token proves AVX-512 VNNI.
+                sums[i][j] = unsafe { _mm512_dpbusd_epi32(sums[i][j], codes[i], xs) };
+            }
+        }
+    }
+
+    /// Adds the products of all steps, in two sums of each for every second step if `twice`: a few would wait for themselves.
+    #[inline(always)]
+    fn sum_steps<const STEPS: usize, const MR: usize, const NR: usize>(
+        self,
+        acc: &mut [[__m512i; NR]; MR],
+        twice: bool,
+        w: &impl Fn(usize, usize) -> __m512i,
+        x: &impl Fn(usize, usize) -> __m512i,
+    ) {
+        if !twice || STEPS < 8 {
+            for step in 0..STEPS {
+                self.step::<MR, NR, 0>(acc, step, w, x);
+            }
+            return;
+        }
+        let mut others = [[self.splat(0); NR]; MR];
+        for step in (0..STEPS).step_by(2) {
+            self.step::<MR, NR, 0>(acc, step, w, x);
+            self.step::<MR, NR, 0>(&mut others, step + 1, w, x);
+        }
+        for (sum, other) in acc.as_flattened_mut().iter_mut().zip(others.as_flattened()) {
+            *sum = self.add(*sum, *other);
+        }
+    }
+
     /// Step `step`, if there are as many, of columns from `FIRST` on, finished before the next one's operands are loaded.
     #[inline(always)]
     fn step_in_order<const STEPS: usize, const MR: usize, const FIRST: usize, const COLUMNS: usize>(
@@ -97,13 +148,7 @@ impl Avx512Vnni {
         if step >= STEPS {
             return;
         }
-        self.dot::<8, 1, MR, COLUMNS>(
-            sum,
-            #[inline(always)]
-            |_, i| w(step, i),
-            #[inline(always)]
-            |_, j| x(step, FIRST + j),
-        );
+        self.step::<MR, COLUMNS, FIRST>(sum, step, w, x);
         for sum in sum.as_flattened_mut() {
             // SAFETY: the token proves AVX-512F.
             *sum = unsafe { finished(*sum) };
@@ -141,7 +186,8 @@ impl Avx512Vnni {
             }
         }
         if COLUMNS == NR {
-            self.dot::<BITS, STEPS, MR, COLUMNS>(&mut sum, w, x);
+            // Eight sums and their scaling keep the ports busy as they are.
+            self.sum_steps::<STEPS, MR, COLUMNS>(&mut sum, MR * NR < 8, w, x);
         } else {
             // A loop of so many instructions would not be unrolled.
             self.step_in_order::<STEPS, MR, FIRST, COLUMNS>(&mut sum, 0, w, x);
@@ -386,19 +432,7 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        for step in 0..STEPS {
-            let codes: [__m512i; MR] = array_of(
-                #[inline(always)]
-                |i| w(step, i),
-            );
-            for j in 0..NR {
-                let xs = x(step, j);
-                for i in 0..MR {
-                    // SAFETY: the token proves AVX-512 VNNI.
-                    acc[i][j] = unsafe { _mm512_dpbusd_epi32(acc[i][j], codes[i], xs) };
-                }
-            }
-        }
+        self.sum_steps::<STEPS, MR, NR>(acc, MR * NR <= 8, &w, &x);
     }
 
     #[inline(always)]
