@@ -348,3 +348,17 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::even_part;
+
+    #[test]
+    fn parts_are_few_and_even() {
+        for (blocks, limit, part) in
+            [(64, 75, 64), (64, 40, 32), (35, 8, 7), (35, 6, 6), (9, 8, 5), (1, 8, 1), (0, 8, 0)]
+        {
+            assert_eq!(even_part(blocks, limit), part, "{blocks} blocks in parts of at most {limit}");
+        }
+    }
+}

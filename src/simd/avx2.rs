@@ -180,6 +180,11 @@ fn add_product(mut sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
     sum
 }
 
+/// Whether the compiler's own order suits a tile: with one register of rows and eight columns it is a fifth faster.
+const fn left_to_compiler(registers: usize, columns: usize) -> bool {
+    registers == 1 && columns > 1
+}
+
 impl Avx2 {
     /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales in both halves of each lane. With `CENTRED`, 6-bit codes as
     /// `code − 32`: for each four steps from `s` on, i16 sums start from `centre(s, j)`, wrap, and end below 2¹⁵ again.
@@ -195,7 +200,7 @@ impl Avx2 {
         const { assert!(STEPS <= 8) };
         // SAFETY: the token proves AVX2.
         let mut part = [[unsafe { _mm256_setzero_si256() }; NR]; MR];
-        if MR == 1 && NR > 1 {
+        if const { left_to_compiler(MR, NR) } {
             for step in 0..STEPS {
                 self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(step, acc, scale, &mut part, &centre, &w, &x);
             }
@@ -254,10 +259,10 @@ impl Avx2 {
                         if fresh {
                             part[i][j] = centre(step, j);
                         }
-                        part[i][j] = if MR > 1 || NR == 1 {
-                            add_product(part[i][j], codes[i], xs)
-                        } else {
+                        part[i][j] = if const { left_to_compiler(MR, NR) } {
                             _mm256_add_epi16(part[i][j], _mm256_maddubs_epi16(codes[i], xs))
+                        } else {
+                            add_product(part[i][j], codes[i], xs)
                         };
                     }
                 }

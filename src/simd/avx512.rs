@@ -445,6 +445,7 @@ impl Isa for Avx512Vnni {
         x: impl Fn(usize, usize) -> __m512i,
     ) {
         let scale = if FIT || const { sums_fit(BITS, 4 * STEPS) } { scale } else { self.wide_scales(scale) };
+        const { assert!(MR * NR <= 8 || NR == 8) };
         // Eight sums at a time: with those of all groups and what they are made of, all that registers hold.
         if MR * NR > 8 {
             self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 0, 4>(acc, scale, &centre, &w, &x);

@@ -61,6 +61,7 @@ impl<
             } else {
                 Self::scaled_sums::<I, MR, NR, W, false>(isa, x, columns, block, weights)
             };
+            const { assert!(MR * NR <= 8 || NR == 8) };
             // Eight at a time, for which there are registers.
             if MR * NR > 8 {
                 Self::add_terms::<I, MR, NR, W, 0, 4>(isa, x, columns, block, weights, &sums, acc);
