@@ -75,7 +75,8 @@ mod sealed {
 pub struct FlatTile<const BITS: u32, const BIAS: i32, const MIN: bool>;
 
 /// Superblocks of 256 with an f16 scale over integer scales of `SCALE_BITS` per group of `GROUP`, and with `MIN` an f16
-/// over integer minima of as many bits: `w = d·(scale − SCALE_BIAS)·(code − BIAS) − dmin·min`. `scale − SCALE_BIAS` fits an i8.
+/// over integer minima of as many bits: `w = d·(scale − SCALE_BIAS)·(code − BIAS) − dmin·min`, where `scale − SCALE_BIAS` fits an
+/// i8.
 ///
 /// `SCALE_BITS = 0` stands for one f32 scale per superblock and no group scales.
 #[derive(Debug, Clone, Copy)]

@@ -187,9 +187,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
-    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales, which fit an i8, as [`Isa::split_scales`] gives them. `centre(s, j)` is
-    /// `−32 · Σ x` over four steps from `s` on, read only where the set centres 6-bit codes. `FIT` promises that the sums,
-    /// centred so, fit an i16.
+    /// `acc[i][j] += scale[i] · Σ_s w(s, i) · x(s, j)`, scales, which fit an i8, as [`Isa::split_scales`] gives them.
+    /// `centre(s, j)` is `−32 · Σ x` over four steps from `s` on, read only where the set centres 6-bit codes. `FIT` promises
+    /// that the sums, centred so, fit an i16.
     fn dot_scaled<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const FIT: bool>(
         self,
         acc: &mut [[Self::V; NR]; MR],
