@@ -6,7 +6,7 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
-    planes::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
+    packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
     prefetch::prefetch_ahead,
     tile::{FlatTile, IntTile, Tile},
 };

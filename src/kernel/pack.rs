@@ -1,9 +1,12 @@
-//! Packing a panel in registers: what `planes` unpacks.
+//! Packing a panel in registers: what `packed` unpacks.
 //!
-//! Blocks become integer codes, 32 bytes of each of 16 rows are interleaved into vectors (lanes are rows), and planes are
-//! made of whole vectors by shifts: the cost is that of reading the blocks.
+//! Blocks become integer codes, 32 bytes of each of 16 rows are interleaved into vectors (lanes are rows), and those are put
+//! together by shifts: the cost is that of reading the blocks.
 
-use super::{planes::UNIT_STEPS, tile::Tile};
+use super::{
+    packed::{Piece, UNIT_STEPS, byte_mask, layout},
+    tile::Tile,
+};
 use crate::{
     QuantBlock,
     format::BlockCodes,
@@ -46,49 +49,21 @@ pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, first: *const u8
                 #[inline(always)]
                 |s| isa.load(steps.0.as_ptr().add(s * VECTOR_BYTES + at)),
             );
-            let mut out = out.add(at);
-            if BITS == 8 {
-                out = put::<I, 8, 1, 8>(isa, &steps, 0, out);
+            let mut vectors = [isa.splat(0); UNIT_STEPS];
+            for step in 0..UNIT_STEPS {
+                for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
+                    if width == 0 {
+                        break;
+                    }
+                    let piece = isa.and(steps[step], isa.splat(byte_mask(width, to)));
+                    vectors[vector] = isa.or(vectors[vector], isa.shl(piece, from - to));
+                }
             }
-            if BITS & 4 != 0 {
-                out = put::<I, 4, 2, 4>(isa, &steps, 0, out);
-            }
-            if BITS & 2 != 0 {
-                out = put::<I, 2, 4, 1>(isa, &steps, BITS & 4, out);
-            }
-            if BITS & 1 != 0 {
-                put::<I, 1, 8, 1>(isa, &steps, BITS & 6, out);
+            for (vector, &v) in vectors[..BITS as usize].iter().enumerate() {
+                isa.store(out.add(vector * VECTOR_BYTES + at), v);
             }
         }
     }
-}
-
-/// Writes a plane: the `WIDTH` bits from bit `shift` on of each byte, `FIELDS` steps to a vector, which are `APART` steps
-/// apart. Returns where the next plane lies.
-///
-/// # Safety
-/// The plane's vectors are writable at `out`, a register of each.
-#[inline(always)]
-unsafe fn put<I: Isa, const WIDTH: u32, const FIELDS: usize, const APART: usize>(
-    isa: I,
-    steps: &[I::V; UNIT_STEPS],
-    shift: u32,
-    out: *mut u8,
-) -> *mut u8 {
-    let mask = isa.splat((0x0101_0101u32 * ((1u32 << WIDTH) - 1)) as i32);
-    let vectors = UNIT_STEPS / FIELDS;
-    for vector in 0..vectors {
-        // Nibbles of a vector are four steps apart, those of narrower planes follow each other.
-        let first = if APART == 1 { vector * FIELDS } else { vector };
-        let mut v = isa.splat(0);
-        for field in 0..FIELDS {
-            let bits = isa.and(isa.shr(steps[first + field * APART], shift), mask);
-            v = isa.or(v, isa.shl(bits, WIDTH * field as u32));
-        }
-        // SAFETY: the caller's promise.
-        unsafe { isa.store(out.add(vector * VECTOR_BYTES), v) };
-    }
-    out.wrapping_add(vectors * VECTOR_BYTES)
 }
 
 /// Packs the first `scales` pairs of the blocks' scales, then the first `mins` pairs of their minima.
@@ -159,7 +134,7 @@ unsafe fn put_pairs<I: Isa, const WIDTH: u32>(isa: I, pairs: &[I::V], shift: u32
 mod tests {
     use super::*;
     use crate::{
-        kernel::planes::{self, pairs_bytes, unit_bytes},
+        kernel::packed::{self, pairs_bytes, unit_bytes},
         simd::{IsaTask, Level},
     };
     use alloc::{vec, vec::Vec};
@@ -184,7 +159,7 @@ mod tests {
         }
     }
 
-    fn matches_the_scalar_layout<const BITS: u32, const PAIR_BITS: u32>(scales: usize, mins: usize) {
+    fn matches_the_layout<const BITS: u32, const PAIR_BITS: u32>(scales: usize, mins: usize) {
         let mut blocks = [BlockCodes::default(); PANEL_ROWS];
         for (row, block) in blocks.iter_mut().enumerate() {
             for (i, code) in block.codes.iter_mut().enumerate() {
@@ -195,27 +170,31 @@ mod tests {
                 (block.scales[i], block.mins[i]) = (value(7), value(11));
             }
         }
-        let mut unit = vec![0; unit_bytes(BITS)];
-        planes::pack_unit(BITS, |row| &blocks[row].codes.as_chunks().0[1], &mut unit);
         let value = |row: usize, i: usize| {
             (if i < 2 * scales { blocks[row].scales[i] } else { blocks[row].mins[i - 2 * scales] }) as u32
         };
         let mut pairs = vec![0; pairs_bytes(PAIR_BITS, scales + mins)];
-        planes::pack_pairs(PAIR_BITS, scales + mins, value, &mut pairs);
+        packed::pack_pairs(PAIR_BITS, scales + mins, value, &mut pairs);
         for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
             let packed = level.dispatch(Packed::<BITS, PAIR_BITS>(&blocks, scales, mins));
-            assert!(packed == [unit.clone(), pairs.clone()], "{BITS} bits, pairs of {PAIR_BITS}, {}", level.name());
+            assert!(packed[1] == pairs, "pairs of {PAIR_BITS}, {}", level.name());
+            for (row, block) in blocks.iter().enumerate() {
+                for (i, &code) in block.codes[32..64].iter().enumerate() {
+                    let found = packed::unpack_code(BITS, &packed[0], row, i);
+                    assert_eq!(found, code, "{BITS} bits, {}, row {row}, code {i}", level.name());
+                }
+            }
         }
     }
 
     #[test]
     fn every_level_packs_as_the_layout_says() {
-        matches_the_scalar_layout::<1, 4>(8, 8);
-        matches_the_scalar_layout::<2, 4>(8, 0);
-        matches_the_scalar_layout::<3, 6>(8, 0);
-        matches_the_scalar_layout::<4, 6>(4, 4);
-        matches_the_scalar_layout::<5, 6>(8, 8);
-        matches_the_scalar_layout::<6, 8>(8, 0);
-        matches_the_scalar_layout::<8, 8>(4, 4);
+        matches_the_layout::<1, 4>(8, 8);
+        matches_the_layout::<2, 4>(8, 0);
+        matches_the_layout::<3, 6>(8, 0);
+        matches_the_layout::<4, 6>(4, 4);
+        matches_the_layout::<5, 6>(8, 8);
+        matches_the_layout::<6, 8>(8, 0);
+        matches_the_layout::<8, 8>(4, 4);
     }
 }

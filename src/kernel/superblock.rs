@@ -11,7 +11,7 @@ use super::{
     driver::{self, Job},
     flat::store_sums,
     pack::{pack_codes, pack_pairs, pack_unit},
-    planes::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
+    packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
     prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch_ahead},
     tile::{IntTile, SuperTile, Tile},
 };

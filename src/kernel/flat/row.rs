@@ -1,7 +1,7 @@
 //! Decode from native blocks of 32: lanes are codes of one row, then blocks of that row.
 
 use super::{
-    super::{Inputs, native::NativeBlock, planes::UNIT_CODES, tile::FlatTile},
+    super::{Inputs, native::NativeBlock, packed::UNIT_CODES, tile::FlatTile},
     remaining_bias,
 };
 use crate::{

@@ -4,7 +4,7 @@ use super::{
     super::{
         Columns, Inputs,
         flat::{biased, remaining_bias},
-        planes::{UNIT_CODES, UNIT_STEPS},
+        packed::{UNIT_CODES, UNIT_STEPS},
         tile::SuperTile,
     },
     BLOCK,

@@ -1,13 +1,14 @@
-//! Bit planes: how small integers of 16 rows lie packed, and how they come back in registers.
+//! How small integers of 16 rows lie packed, and how they come back in registers.
 //!
-//! The unit is 32 codes of 16 rows: 8 steps of one vector (4 codes of each row). A vector of the 4-bit plane holds the
-//! low nibbles of step `j` and, above them, those of step `j + 4`; a vector of the 2-bit plane holds 4 steps, one of the
-//! 1-bit plane all 8. A code of 6 bits is 4 + 2, of 5 is 4 + 1, of 3 is 2 + 1, so a unit takes `BITS · 64` bytes.
+//! The unit is 32 codes of 16 rows: 8 steps of one vector (4 codes of each row), in `BITS` vectors. A vector's bytes hold as
+//! many whole codes as fit, and the bits that are left at the top of them hold what is left of the eight steps, in pieces:
+//! of 3 bits two codes and two bits, of 5 one and three, of 6 one and two. A whole code costs a shift and a mask, a piece one
+//! more instruction: 19, 23 and 22 for a unit of 3, 5 and 6 bits, where planes of 4, 2 and 1 bits would cost 37, 35 and 36.
 //!
-//! Group scales and minima are pairs of 16-bit halves in the lanes of the rows (what an i16 dot multiplies), `BITS` wide,
-//! in planes of the same kind: 4 pairs to a vector of the 4-bit plane, 8 to one of the 2-bit plane.
+//! Group scales and minima are pairs of 16-bit halves in the lanes of the rows (what an i16 dot multiplies), `BITS` wide, in
+//! planes: 4 pairs to a vector of the 4-bit plane, 8 to one of the 2-bit plane.
 
-use crate::simd::{Isa, VECTOR_BYTES};
+use crate::simd::{Isa, VECTOR_BYTES, array_of};
 
 /// Steps (vectors of codes) in a unit.
 pub const UNIT_STEPS: usize = 8;
@@ -20,109 +21,100 @@ pub const fn unit_bytes(bits: u32) -> usize {
     bits as usize * VECTOR_BYTES
 }
 
+/// Some bits of a step's codes.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// Which of the unit's vectors has them.
+    pub vector: usize,
+    /// Their first bit in the vector's bytes, at or above that in the codes.
+    pub from: u32,
+    /// Their first bit in the codes.
+    pub to: u32,
+    /// How many bits.
+    pub width: u32,
+}
+
+/// The pieces of a step; those behind the last have no bits.
+pub type Pieces = [Piece; 8];
+
+/// Where the codes of each step lie in a unit.
+pub const fn layout(bits: u32) -> [Pieces; UNIT_STEPS] {
+    let mut steps = [[Piece { vector: 0, from: 0, to: 0, width: 0 }; 8]; UNIT_STEPS];
+    let mut step = 0;
+    while step < UNIT_STEPS {
+        steps[step] = pieces(bits, step);
+        step += 1;
+    }
+    steps
+}
+
+/// [`layout`] of one step. Each half of the unit, a group of 16, has half of the whole codes, so that it reads few vectors.
+const fn pieces(bits: u32, step: usize) -> Pieces {
+    const HALF: usize = UNIT_STEPS / 2;
+    let mut pieces = [Piece { vector: 0, from: 0, to: 0, width: 0 }; 8];
+    let in_vector = 8 / bits;
+    let left = 8 - in_vector * bits;
+    let whole = (bits * in_vector) as usize;
+    let first_half = whole.div_ceil(2);
+    let (half, i) = (step / HALF, step % HALF);
+    let wholes = if half == 0 { first_half } else { whole - first_half };
+    if i < wholes {
+        let index = (half * first_half + i) as u32;
+        let vector = (index / in_vector) as usize;
+        pieces[0] = Piece { vector, from: index % in_vector * bits, to: 0, width: bits };
+        return pieces;
+    }
+    let split = (half * (HALF - first_half) + i - wholes) as u32;
+    let (mut to, mut count) = (0, 0);
+    while to < bits {
+        let at = split * bits + to;
+        let room = left - at % left;
+        let width = if room < bits - to { room } else { bits - to };
+        let from = in_vector * bits + at % left;
+        pieces[count] = Piece { vector: (at / left) as usize, from, to, width };
+        to += width;
+        count += 1;
+    }
+    pieces
+}
+
+/// `width` ones from bit `at` of each byte on.
+#[inline(always)]
+pub const fn byte_mask(width: u32, at: u32) -> i32 {
+    (0x0101_0101 * (((1u32 << width) - 1) << at)) as i32
+}
+
 /// The codes of a unit, a register for each step.
 ///
 /// # Safety
 /// `unit` points to a unit of `BITS`, plus the offset of the register's rows.
 #[inline(always)]
 pub unsafe fn unpack_unit<I: Isa, const BITS: u32>(isa: I, unit: *const u8) -> [I::V; UNIT_STEPS] {
-    let mut out = [isa.splat(0); UNIT_STEPS];
-    // SAFETY: all vectors read lie inside the unit's BITS · 64 bytes.
-    unsafe {
-        if BITS == 8 {
-            for (step, codes) in out.iter_mut().enumerate() {
-                *codes = isa.load(unit.add(step * VECTOR_BYTES));
-            }
-            return out;
-        }
-        let mut plane = unit;
-        if BITS & 4 != 0 {
-            let mask = isa.splat(0x0F0F_0F0F);
-            for j in 0..4 {
-                let v = isa.load(plane.add(j * VECTOR_BYTES));
-                out[j] = isa.and(v, mask);
-                out[j + 4] = isa.and(isa.shr(v, 4), mask);
-            }
-            plane = plane.add(4 * VECTOR_BYTES);
-        }
-        if BITS & 2 != 0 {
-            let at = BITS & 4;
-            let mask = isa.splat(0x0303_0303 << at);
-            for j in 0..2 {
-                let v = isa.load(plane.add(j * VECTOR_BYTES));
-                for s in 0..4 {
-                    let shift = 2 * s as u32;
-                    let moved = if shift >= at { isa.shr(v, shift - at) } else { isa.shl(v, at - shift) };
-                    out[j * 4 + s] = isa.or(out[j * 4 + s], isa.and(moved, mask));
+    array_of(
+        #[inline(always)]
+        |step| {
+            let mut codes = isa.splat(0);
+            for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
+                if width == 0 {
+                    break;
                 }
+                // SAFETY: the vectors lie inside the unit's BITS · 64 bytes.
+                let v = unsafe { isa.load(unit.add(vector * VECTOR_BYTES)) };
+                codes = isa.or(codes, isa.and(isa.shr(v, from - to), isa.splat(byte_mask(width, to))));
             }
-            plane = plane.add(2 * VECTOR_BYTES);
-        }
-        if BITS & 1 != 0 {
-            let at = BITS & 6;
-            let mask = isa.splat(0x0101_0101 << at);
-            let v = isa.load(plane);
-            for (s, codes) in out.iter_mut().enumerate() {
-                let shift = s as u32;
-                let moved = if shift >= at { isa.shr(v, shift - at) } else { isa.shl(v, at - shift) };
-                *codes = isa.or(*codes, isa.and(moved, mask));
-            }
-        }
-    }
-    out
-}
-
-/// Packs the codes of a unit: `codes(row)` gives the row's 32 codes. `out` is a unit.
-///
-/// A step's four codes of a row move as one u32, as they do in the lanes of [`unpack_unit`].
-#[cfg(test)]
-pub fn pack_unit<'a>(bits: u32, codes: impl Fn(usize) -> &'a [u8; UNIT_CODES], out: &mut [u8]) {
-    for row in 0..crate::simd::PANEL_ROWS {
-        let codes = codes(row).as_chunks::<4>().0;
-        let step = |s: usize| u32::from_le_bytes(codes[s]);
-        let mut vectors = out.chunks_exact_mut(VECTOR_BYTES);
-        let mut put = |word: u32| {
-            if let Some(vector) = vectors.next() {
-                vector[row * 4..][..4].copy_from_slice(&word.to_le_bytes());
-            }
-        };
-        if bits == 8 {
-            (0..UNIT_STEPS).for_each(|s| put(step(s)));
-            continue;
-        }
-        if bits & 4 != 0 {
-            (0..4).for_each(|j| put(step(j) & 0x0F0F_0F0F | (step(j + 4) & 0x0F0F_0F0F) << 4));
-        }
-        if bits & 2 != 0 {
-            let crumb = |s: usize| (step(s) >> (bits & 4) & 0x0303_0303) << (2 * (s % 4));
-            (0..2).for_each(|j| put((4 * j..4 * j + 4).fold(0, |word, s| word | crumb(s))));
-        }
-        if bits & 1 != 0 {
-            put((0..UNIT_STEPS).fold(0, |word, s| word | (step(s) >> (bits & 6) & 0x0101_0101) << s));
-        }
-    }
+            codes
+        },
+    )
 }
 
 /// One row's code of a packed unit: code `i` of 32.
 pub fn unpack_code(bits: u32, unit: &[u8], row: usize, i: usize) -> u8 {
-    let (step, byte) = (i / 4, row * 4 + i % 4);
-    if bits == 8 {
-        return unit[step * VECTOR_BYTES + byte];
+    let byte = row * 4 + i % 4;
+    let mut code = 0;
+    for Piece { vector, from, to, width } in pieces(bits, i / 4) {
+        code |= ((unit[vector * VECTOR_BYTES + byte] >> from) as u32 & ((1 << width) - 1)) << to;
     }
-    let (mut plane, mut code) = (0, 0);
-    if bits & 4 != 0 {
-        code = (unit[(step % 4) * VECTOR_BYTES + byte] >> (4 * (step / 4))) & 15;
-        plane += 4;
-    }
-    if bits & 2 != 0 {
-        let crumb = (unit[(plane + step / 4) * VECTOR_BYTES + byte] >> (2 * (step % 4))) & 3;
-        code |= crumb << (bits & 4);
-        plane += 2;
-    }
-    if bits & 1 != 0 {
-        code |= ((unit[plane * VECTOR_BYTES + byte] >> step) & 1) << (bits & 6);
-    }
-    code
+    code as u8
 }
 
 /// Bytes of `pairs` packed pairs of `bits` (0, 4, 6 or 8): whole vectors of each plane.
@@ -201,17 +193,25 @@ pub fn unpack_value(bits: u32, pairs: usize, packed: &[u8], row: usize, i: usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{PANEL_ROWS, Scalar};
+    use crate::{
+        format::BlockCodes,
+        kernel::pack::pack_unit,
+        simd::{PANEL_ROWS, Scalar},
+    };
     use alloc::vec;
 
     fn round_trip<const BITS: u32>() {
-        let mask = ((1u32 << BITS) - 1) as u8;
-        let rows: [[u8; UNIT_CODES]; PANEL_ROWS] =
-            core::array::from_fn(|r| core::array::from_fn(|i| ((r * 37 + i * 101 + 5) as u8) & mask));
+        let mut blocks = [BlockCodes::default(); PANEL_ROWS];
+        for (row, block) in blocks.iter_mut().enumerate() {
+            for (i, code) in block.codes.iter_mut().enumerate() {
+                *code = (row * 37 + i * 101 + 5) as u8 & ((1u32 << BITS) - 1) as u8;
+            }
+        }
         let mut unit = vec![0; unit_bytes(BITS)];
-        pack_unit(BITS, |row| &rows[row], &mut unit);
-        for (row, codes) in rows.iter().enumerate() {
-            for (i, &code) in codes.iter().enumerate() {
+        // SAFETY: a block has 256 codes, and the unit is whole.
+        unsafe { pack_unit::<_, BITS>(Scalar, (&raw const blocks[0].codes).cast(), unit.as_mut_ptr()) };
+        for (row, block) in blocks.iter().enumerate() {
+            for (i, &code) in block.codes[..UNIT_CODES].iter().enumerate() {
                 assert_eq!(unpack_code(BITS, &unit, row, i), code, "bits {BITS}");
             }
         }
@@ -220,7 +220,8 @@ mod tests {
             let steps = unsafe { unpack_unit::<_, BITS>(Scalar, unit.as_ptr().add(quarter * 16)) };
             for (step, lanes) in steps.iter().enumerate() {
                 for (lane, codes) in lanes.iter().enumerate() {
-                    assert_eq!(codes.to_le_bytes(), rows[quarter * 4 + lane][step * 4..step * 4 + 4], "bits {BITS}");
+                    let row = &blocks[quarter * 4 + lane].codes;
+                    assert_eq!(codes.to_le_bytes(), row[step * 4..step * 4 + 4], "bits {BITS}");
                 }
             }
         }
@@ -234,6 +235,7 @@ mod tests {
         round_trip::<4>();
         round_trip::<5>();
         round_trip::<6>();
+        round_trip::<7>();
         round_trip::<8>();
     }
 
