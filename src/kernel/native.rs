@@ -6,7 +6,7 @@
 use super::{
     Inputs,
     driver::Job,
-    prefetch::prefetch_ahead,
+    prefetch::{prefetch_ahead, prefetch_near},
     tile::{IntTile, Tile},
 };
 use crate::{
@@ -45,9 +45,11 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     /// Reads `block`, and asks for what comes after it.
     #[inline(always)]
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
-        prefetch_ahead(isa, (&raw const *block).cast(), size_of::<F::Block>());
+        let (first, bytes) = ((&raw const *block).cast(), size_of::<F::Block>());
+        prefetch_ahead(isa, first, bytes);
         let (mut view, mut fifth_bits) = (BlockCodes::default(), 0);
         if Self::IN_PLACE.is_some() {
+            prefetch_near(isa, first, bytes);
             [view.d, view.dmin] = F::scales(block);
         } else if F::FIFTH_BITS {
             fifth_bits = F::low_codes(block, &mut view);

@@ -7,6 +7,9 @@ pub const LINE_BYTES: usize = 64;
 /// How far ahead of a stream of weights memory is asked for.
 pub const AHEAD_BYTES: usize = 8 << 10;
 
+/// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
+const NEAR_BYTES: usize = 256;
+
 /// Asks for the lines from `first` on.
 #[inline(always)]
 pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
@@ -19,4 +22,13 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
 #[inline(always)]
 pub fn prefetch_ahead<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
     prefetch(isa, tile.wrapping_add(AHEAD_BYTES), tile_bytes);
+}
+
+/// Asks for what lies [`NEAR_BYTES`] behind a block to come to the first-level cache: there is little to do with such codes
+/// while they come from the second.
+#[inline(always)]
+pub fn prefetch_near<I: Isa>(isa: I, block: *const u8, block_bytes: usize) {
+    for line in (0..block_bytes).step_by(LINE_BYTES) {
+        isa.prefetch(block.wrapping_add(NEAR_BYTES + line));
+    }
 }
