@@ -6,7 +6,7 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_unit},
+    packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_step},
     prefetch::prefetch_ahead,
     tile::{FlatTile, IntTile, Tile},
 };
@@ -65,6 +65,40 @@ impl<I: Isa> ExpandedBlock<I> {
             let d = self.isa.load_f32((&raw const (*block).d).cast::<f32>().add(row));
             let m = if MIN { self.isa.load_f32((&raw const (*block).m).cast::<f32>().add(row)) } else { d };
             [d, self.isa.load_f32((&raw const (*block).origin).cast::<f32>().add(row)), m]
+        }
+    }
+}
+
+/// A packed block, of which the rows from `row` on are wanted.
+struct PackedBlock<I> {
+    isa: I,
+    tile: *const u8,
+    row: usize,
+}
+
+impl<I: Isa> PackedBlock<I> {
+    /// Step `step` of the codes of register `i` of rows.
+    ///
+    /// # Safety
+    /// The tile is a block of `BITS`, the register's rows end at 16.
+    #[inline(always)]
+    unsafe fn codes<const BITS: u32>(&self, step: usize, i: usize) -> I::V {
+        // SAFETY: the unit is the first of the tile.
+        unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add((self.row + i * I::LANES) * 4), step) }
+    }
+
+    /// d, its origin and, with `MIN`, m of register `i` of rows.
+    ///
+    /// # Safety
+    /// As of [`Self::codes`]; the tile has minima if `MIN`.
+    #[inline(always)]
+    unsafe fn scales<const BITS: u32, const MIN: bool>(&self, i: usize) -> [I::F; 3] {
+        // SAFETY: the scales are behind the codes, the minima behind them.
+        unsafe {
+            let scales = self.tile.add(unit_bytes(BITS) + (self.row + i * I::LANES) * 2);
+            let d = self.isa.load_f16(scales);
+            let m = if MIN { self.isa.load_f16(scales.add(HALVES_BYTES)) } else { d };
+            [d, self.isa.scale_origin(d), m]
         }
     }
 }
@@ -199,6 +233,50 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         }
     }
 
+    /// [`Self::accumulate`] of `MR` registers of rows of a packed block, from row `row` on.
+    ///
+    /// # Safety
+    /// As there; `tile` is the block.
+    #[inline(always)]
+    unsafe fn accumulate_packed<I: Isa, const MR: usize, const NR: usize, const W: usize>(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        (tile, row): (*const u8, usize),
+        acc: &mut [[I::F; NR]; MR],
+    ) {
+        let packed = PackedBlock { isa, tile, row };
+        // SAFETY: the tile is a block of the class; the rest is the caller's promise.
+        unsafe {
+            if const { Self::starts_packed::<I>(NR) } {
+                Self::accumulate::<I, MR, NR, W, true>(
+                    isa,
+                    x,
+                    columns,
+                    block,
+                    #[inline(always)]
+                    |step, i| Self::to_one_bias(isa, packed.codes::<BITS>(step, i)),
+                    #[inline(always)]
+                    |i| packed.scales::<BITS, MIN>(i),
+                    acc,
+                );
+            } else {
+                Self::accumulate::<I, MR, NR, W, false>(
+                    isa,
+                    x,
+                    columns,
+                    block,
+                    #[inline(always)]
+                    |step, i| packed.codes::<BITS>(step, i),
+                    #[inline(always)]
+                    |i| packed.scales::<BITS, MIN>(i),
+                    acc,
+                );
+            }
+        }
+    }
+
     /// Stores the scales of a register of an expanded block.
     ///
     /// # Safety
@@ -276,17 +354,16 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
         // SAFETY: reads stay inside the tile, writes inside the expanded block.
         unsafe {
-            let scales = tile.add(Self::CODES_BYTES);
+            let packed = PackedBlock { isa, tile, row: 0 };
             for r in 0..I::REGISTERS {
-                let rows = r * I::LANES;
-                let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
-                for (step, v) in codes.into_iter().enumerate() {
-                    let v = if I::ONE_BIAS { Self::to_one_bias(isa, v) } else { v };
-                    isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + rows * 4), v);
+                let row = r * I::LANES;
+                for step in 0..UNIT_STEPS {
+                    let codes = packed.codes::<BITS>(step, r);
+                    let codes = if I::ONE_BIAS { Self::to_one_bias(isa, codes) } else { codes };
+                    isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + row * 4), codes);
                 }
-                let d = isa.load_f16(scales.add(rows * 2));
-                let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
-                Self::store_scales(isa, out, rows, d, m);
+                let [d, _, m] = packed.scales::<BITS, MIN>(r);
+                Self::store_scales(isa, out, row, d, m);
             }
         }
     }
@@ -375,38 +452,15 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let tile = panel.add(block * Self::TILE_BYTES);
-                let scales = tile.add(Self::CODES_BYTES);
+                if I::REGISTERS == 2 {
+                    // Both at once: a pass for each would load all of x twice.
+                    let mut both = [acc[0][0], acc[1][0]];
+                    Self::accumulate_packed::<I, 2, NR, W>(isa, x, columns, block, (tile, 0), &mut both);
+                    [acc[0][0], acc[1][0]] = both;
+                    continue;
+                }
                 for r in 0..I::REGISTERS {
-                    let rows = r * I::LANES;
-                    let codes = unpack_unit::<I, BITS>(isa, tile.add(rows * 4));
-                    let d = isa.load_f16(scales.add(rows * 2));
-                    let m = if MIN { isa.load_f16(scales.add(HALVES_BYTES + rows * 2)) } else { d };
-                    let scales = [d, isa.scale_origin(d), m];
-                    if const { Self::starts_packed::<I>(NR) } {
-                        Self::accumulate::<I, 1, NR, W, true>(
-                            isa,
-                            x,
-                            columns,
-                            block,
-                            #[inline(always)]
-                            |step, _| Self::to_one_bias(isa, codes[step]),
-                            #[inline(always)]
-                            |_| scales,
-                            &mut acc[r],
-                        );
-                    } else {
-                        Self::accumulate::<I, 1, NR, W, false>(
-                            isa,
-                            x,
-                            columns,
-                            block,
-                            #[inline(always)]
-                            |step, _| codes[step],
-                            #[inline(always)]
-                            |_| scales,
-                            &mut acc[r],
-                        );
-                    }
+                    Self::accumulate_packed::<I, 1, NR, W>(isa, x, columns, block, (tile, r * I::LANES), &mut acc[r]);
                 }
             }
         }

@@ -8,7 +8,7 @@
 //! Group scales and minima are pairs of 16-bit halves in the lanes of the rows (what an i16 dot multiplies), `BITS` wide, in
 //! planes: 4 pairs to a vector of the 4-bit plane, 8 to one of the 2-bit plane.
 
-use crate::simd::{Isa, VECTOR_BYTES, array_of};
+use crate::simd::{Isa, VECTOR_BYTES};
 
 /// Steps (vectors of codes) in a unit.
 pub const UNIT_STEPS: usize = 8;
@@ -84,27 +84,22 @@ pub const fn byte_mask(width: u32, at: u32) -> i32 {
     (0x0101_0101 * (((1u32 << width) - 1) << at)) as i32
 }
 
-/// The codes of a unit, a register for each step.
+/// Step `step` of the codes of a unit.
 ///
 /// # Safety
 /// `unit` points to a unit of `BITS`, plus the offset of the register's rows.
 #[inline(always)]
-pub unsafe fn unpack_unit<I: Isa, const BITS: u32>(isa: I, unit: *const u8) -> [I::V; UNIT_STEPS] {
-    array_of(
-        #[inline(always)]
-        |step| {
-            let mut codes = isa.splat(0);
-            for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
-                if width == 0 {
-                    break;
-                }
-                // SAFETY: the vectors lie inside the unit's BITS · 64 bytes.
-                let v = unsafe { isa.load(unit.add(vector * VECTOR_BYTES)) };
-                codes = isa.or(codes, isa.and(isa.shr(v, from - to), isa.splat(byte_mask(width, to))));
-            }
-            codes
-        },
-    )
+pub unsafe fn unpack_step<I: Isa, const BITS: u32>(isa: I, unit: *const u8, step: usize) -> I::V {
+    let mut codes = isa.splat(0);
+    for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
+        if width == 0 {
+            break;
+        }
+        // SAFETY: the vectors lie inside the unit's BITS · 64 bytes.
+        let v = unsafe { isa.load(unit.add(vector * VECTOR_BYTES)) };
+        codes = isa.or(codes, isa.and(isa.shr(v, from - to), isa.splat(byte_mask(width, to))));
+    }
+    codes
 }
 
 /// One row's code of a packed unit: code `i` of 32.
@@ -216,9 +211,9 @@ mod tests {
             }
         }
         for quarter in 0..4 {
-            // SAFETY: `unit` is a whole unit, a register holds a quarter of its rows.
-            let steps = unsafe { unpack_unit::<_, BITS>(Scalar, unit.as_ptr().add(quarter * 16)) };
-            for (step, lanes) in steps.iter().enumerate() {
+            for step in 0..UNIT_STEPS {
+                // SAFETY: `unit` is a whole unit, a register holds a quarter of its rows.
+                let lanes = unsafe { unpack_step::<_, BITS>(Scalar, unit.as_ptr().add(quarter * 16), step) };
                 for (lane, codes) in lanes.iter().enumerate() {
                     let row = &blocks[quarter * 4 + lane].codes;
                     assert_eq!(codes.to_le_bytes(), row[step * 4..step * 4 + 4], "bits {BITS}");

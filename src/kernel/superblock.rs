@@ -11,7 +11,7 @@ use super::{
     driver::{self, Job},
     flat::store_sums,
     pack::{pack_codes, pack_pairs, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_unit, unpack_value},
+    packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_step, unpack_value},
     prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch_ahead},
     tile::{IntTile, SuperTile, Tile},
 };
@@ -19,7 +19,7 @@ use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::{marker::PhantomData, ops::Range};
 use operands::{Expanded, ExpandedBlock, Operands, UNITS};
@@ -178,8 +178,6 @@ impl<
     const MR: usize,
 > Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR>
 {
-    type Unit = [[I::V; UNIT_STEPS]; MR];
-
     #[inline(always)]
     fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
         self.isa.split_scales(self.scale_pair(p, i))
@@ -250,19 +248,11 @@ impl<
         self.isa.prefetch_far(last);
     }
     #[inline(always)]
-    fn unit(&self, unit: usize) -> [[I::V; UNIT_STEPS]; MR] {
-        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES + unit * unit_bytes(BITS);
-        array_of(
-            #[inline(always)]
-            |i| {
-                // SAFETY: the units follow the header.
-                unsafe { unpack_unit::<I, BITS>(self.isa, self.tile.add(at + self.row(i) * 4)) }
-            },
-        )
-    }
-    #[inline(always)]
-    fn codes(&self, unit: &[[I::V; UNIT_STEPS]; MR], step: usize, i: usize) -> I::V {
-        unit[i][step]
+    fn codes(&self, step: usize, i: usize) -> I::V {
+        let unit = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES
+            + step / UNIT_STEPS * unit_bytes(BITS);
+        // SAFETY: the units follow the header.
+        unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add(unit + self.row(i) * 4), step % UNIT_STEPS) }
     }
 }
 
@@ -367,12 +357,8 @@ impl<
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
                 let packed = PackedBlock::<I, Self, 1> { isa, tile, row, class: PhantomData };
-                for unit in 0..UNITS {
-                    let codes = packed.unit(unit);
-                    for step in 0..UNIT_STEPS {
-                        let to = (&raw mut (*out).codes[unit * UNIT_STEPS + step]).cast::<u8>();
-                        isa.store(to.add(row * 4), codes[0][step]);
-                    }
+                for step in 0..UNITS * UNIT_STEPS {
+                    isa.store((&raw mut (*out).codes[step]).cast::<u8>().add(row * 4), packed.codes(step, 0));
                 }
                 for p in 0..Self::PAIRS {
                     if Self::SCALED {
@@ -479,8 +465,9 @@ impl<
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
         for block in 0..x.k / BLOCK {
             let tile = panel.wrapping_add(block * Self::TILE_BYTES);
-            if NR <= 2 && I::REGISTERS == 2 {
-                // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone.
+            if I::REGISTERS == 2 {
+                // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
+                // all of x twice.
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {
                     let operands = PackedBlock::<I, Self, 2> { isa, tile, row: 0, class: PhantomData };

@@ -1,20 +1,16 @@
 //! Where the microkernels take a superblock of 16 rows from: a packed tile, unpacked in registers, or a block in scratch.
 
+use super::super::packed::UNIT_STEPS;
 use crate::simd::{Isa, PANEL_ROWS, VECTOR_BYTES};
 
 /// Codes of a superblock, in units of 32.
 pub const UNITS: usize = 8;
-/// Steps of a unit: vectors of 4 codes of each row.
-const UNIT_STEPS: usize = 8;
 /// Pairs of groups, at most: 256 / 16 / 2.
 pub const MAX_PAIRS: usize = 8;
 
 /// The registers of a superblock: `i` counts registers of rows, `p` pairs of groups (their values lie in the i16 halves of
 /// each lane).
 pub trait Operands<I: Isa> {
-    /// A unit of codes on its way to registers.
-    type Unit;
-
     /// The integer scales of pair `p`, in the form that [`Isa::dot_scaled`] multiplies by.
     fn scales(&self, p: usize, i: usize) -> [I::V; 2];
     /// The pair of integer scales.
@@ -25,13 +21,11 @@ pub trait Operands<I: Isa> {
     fn d(&self, i: usize) -> I::F;
     /// What the minima are multiplied by.
     fn dmin(&self, i: usize) -> I::F;
-    /// Unit `unit` < 8.
-    fn unit(&self, unit: usize) -> Self::Unit;
     /// Asks for what the next superblocks need, in part `part` of `parts`, where that comes from memory: a burst of all of it
     /// would block the loads of this one.
     fn prefetch_part(&self, part: usize, parts: usize);
-    /// Step `step` < 8 of a unit.
-    fn codes(&self, unit: &Self::Unit, step: usize, i: usize) -> I::V;
+    /// Step `step` < 64 of the codes.
+    fn codes(&self, step: usize, i: usize) -> I::V;
 }
 
 /// A superblock of 16 rows, ready to multiply.
@@ -78,8 +72,6 @@ impl<I: Isa> ExpandedBlock<I> {
 }
 
 impl<I: Isa> Operands<I> for ExpandedBlock<I> {
-    type Unit = usize;
-
     #[inline(always)]
     fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
         // SAFETY: an expanded block, by the promise of `new`; p is below its array's length and rows end at 16.
@@ -109,14 +101,10 @@ impl<I: Isa> Operands<I> for ExpandedBlock<I> {
         unsafe { self.isa.load_f32((&raw const (*self.block(i)).dmin).cast::<f32>().add(Self::row(i))) }
     }
     #[inline(always)]
-    fn unit(&self, unit: usize) -> usize {
-        unit * UNIT_STEPS
-    }
-    #[inline(always)]
     fn prefetch_part(&self, _: usize, _: usize) {}
     #[inline(always)]
-    fn codes(&self, unit: &usize, step: usize, i: usize) -> I::V {
-        // SAFETY: as above; units and steps are below 8.
-        unsafe { self.isa.load((&raw const (*self.block(i)).codes[unit + step]).cast::<u8>().add(Self::row(i) * 4)) }
+    fn codes(&self, step: usize, i: usize) -> I::V {
+        // SAFETY: as above; there are 64 steps.
+        unsafe { self.isa.load((&raw const (*self.block(i)).codes[step]).cast::<u8>().add(Self::row(i) * 4)) }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     super::{
         Columns, Inputs,
         flat::{biased, remaining_bias},
-        packed::{UNIT_CODES, UNIT_STEPS},
+        packed::UNIT_STEPS,
         tile::SuperTile,
     },
     BLOCK,
@@ -156,12 +156,11 @@ impl<
             let mut sums = [init; MR];
             for unit in 0..UNITS {
                 weights.prefetch_part(unit, UNITS);
-                let unpacked = weights.unit(unit);
                 if FOLDED {
                     isa.dot::<8, UNIT_STEPS, MR, NR>(
                         &mut sums,
                         #[inline(always)]
-                        |step, i| weights.codes(&unpacked, step, i),
+                        |step, i| weights.codes(unit * UNIT_STEPS + step, i),
                         #[inline(always)]
                         |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
                     );
@@ -169,7 +168,7 @@ impl<
                     isa.dot::<BITS, UNIT_STEPS, MR, NR>(
                         &mut sums,
                         #[inline(always)]
-                        |step, i| weights.codes(&unpacked, step, i),
+                        |step, i| weights.codes(unit * UNIT_STEPS + step, i),
                         #[inline(always)]
                         |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
                     );
@@ -258,8 +257,7 @@ impl<
         scale: [I::V; MR],
         sums: &mut [[I::V; NR]; MR],
     ) {
-        let unit = weights.unit(group * GROUP / UNIT_CODES);
-        let operands = (weights, &unit, block * (BLOCK / GROUP) + group, scale);
+        let operands = (weights, block * (BLOCK / GROUP) + group, scale);
         // SAFETY: the caller's promise is the same.
         unsafe {
             if GROUP == 16 {
@@ -271,7 +269,7 @@ impl<
         isa.set_aside(sums);
     }
 
-    /// `4 · STEPS` codes of `unit`, scaled and added to the sums; `group` counts from the start of k.
+    /// `4 · STEPS` codes, scaled and added to the sums; `group` counts from the start of k.
     ///
     /// # Safety
     /// The group is inside the columns of x.
@@ -288,10 +286,10 @@ impl<
         isa: I,
         x: &Inputs<'_>,
         columns: Columns<W>,
-        (weights, unit, group, scale): (&O, &O::Unit, usize, [I::V; MR]),
+        (weights, group, scale): (&O, usize, [I::V; MR]),
         sums: &mut [[I::V; NR]; MR],
     ) {
-        let first = group * STEPS % UNIT_STEPS;
+        let first = group * STEPS % (BLOCK / 4);
         // SAFETY: the group's codes and the sums of its sixteens, which the caller vouches for.
         unsafe {
             let codes = x.codes.as_ptr().add(columns.at(x.k / 4, group * STEPS));
@@ -303,7 +301,7 @@ impl<
                 #[inline(always)]
                 |step, j| isa.broadcast(centres.add(step / 4 * W + j).cast()),
                 #[inline(always)]
-                |step, i| weights.codes(unit, first + step, i),
+                |step, i| weights.codes(first + step, i),
                 #[inline(always)]
                 |step, j| isa.broadcast(codes.add(step * W + j).cast()),
             );
