@@ -164,7 +164,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
         let (unit, scales) = tile.split_at(Self::CODES_BYTES);
         for (i, code) in out.codes[..UNIT_CODES].iter_mut().enumerate() {
-            *code = unpack_code(BITS, unit, row, i);
+            *code = unpack_code::<BITS>(unit, row, i);
         }
         let half = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]) as u32;
         out.d = half(row * 2);

@@ -180,7 +180,7 @@ mod tests {
             assert!(packed[1] == pairs, "pairs of {PAIR_BITS}, {}", level.name());
             for (row, block) in blocks.iter().enumerate() {
                 for (i, &code) in block.codes[32..64].iter().enumerate() {
-                    let found = packed::unpack_code(BITS, &packed[0], row, i);
+                    let found = packed::unpack_code::<BITS>(&packed[0], row, i);
                     assert_eq!(found, code, "{BITS} bits, {}, row {row}, code {i}", level.name());
                 }
             }

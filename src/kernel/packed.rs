@@ -102,11 +102,15 @@ pub unsafe fn unpack_step<I: Isa, const BITS: u32>(isa: I, unit: *const u8, step
     codes
 }
 
-/// One row's code of a packed unit: code `i` of 32.
-pub fn unpack_code(bits: u32, unit: &[u8], row: usize, i: usize) -> u8 {
+/// One row's code of a packed unit of `BITS`: code `i` of 32.
+#[inline]
+pub fn unpack_code<const BITS: u32>(unit: &[u8], row: usize, i: usize) -> u8 {
     let byte = row * 4 + i % 4;
     let mut code = 0;
-    for Piece { vector, from, to, width } in pieces(bits, i / 4) {
+    for Piece { vector, from, to, width } in const { layout(BITS) }[i / 4] {
+        if width == 0 {
+            break;
+        }
         code |= ((unit[vector * VECTOR_BYTES + byte] >> from) as u32 & ((1 << width) - 1)) << to;
     }
     code as u8
@@ -207,7 +211,7 @@ mod tests {
         unsafe { pack_unit::<_, BITS>(Scalar, (&raw const blocks[0].codes).cast(), unit.as_mut_ptr()) };
         for (row, block) in blocks.iter().enumerate() {
             for (i, &code) in block.codes[..UNIT_CODES].iter().enumerate() {
-                assert_eq!(unpack_code(BITS, &unit, row, i), code, "bits {BITS}");
+                assert_eq!(unpack_code::<BITS>(&unit, row, i), code, "bits {BITS}");
             }
         }
         for quarter in 0..4 {

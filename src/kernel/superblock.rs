@@ -59,7 +59,7 @@ impl<
         let (pairs, d) = header.split_at(Self::PAIRS_BYTES);
         for (unit, codes) in units.chunks_exact(unit_bytes(BITS)).zip(out.codes.chunks_exact_mut(UNIT_CODES)) {
             for (i, code) in codes.iter_mut().enumerate() {
-                *code = unpack_code(BITS, unit, row, i);
+                *code = unpack_code::<BITS>(unit, row, i);
             }
         }
         let groups = 2 * Self::PAIRS;
