@@ -9,7 +9,7 @@ mod stretch;
 
 use crate::{
     Error, Executor, Result,
-    kernel::{GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns},
+    kernel::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns},
     simd::{Isa, IsaTask, Level},
 };
 use alloc::{format, vec::Vec};
@@ -77,15 +77,7 @@ pub struct Activations {
 /// One quantized form: codes with a scale per group of `GROUP`, and their sums, laid out as [`Inputs`] says.
 #[derive(Debug, Clone, Default)]
 struct Quantized {
-    codes: Vec<i32>,
-    d: Vec<f32>,
-    neg_sums: Vec<i32>,
-    centres: Vec<i32>,
-    half_centres: Vec<i32>,
-    sums16: Vec<i32>,
-    sums32: Vec<i32>,
-    d_sums: Vec<f32>,
-    starts: Vec<i32>,
+    arrays: ColumnArrays<Vec<i32>, Vec<f32>>,
     peaks: Vec<Peaks>,
 }
 
@@ -187,15 +179,7 @@ impl Activations {
         Ok(Inputs {
             m: self.m,
             k: self.k,
-            codes: &q.codes,
-            d: &q.d,
-            neg_sums: &q.neg_sums,
-            centres: &q.centres,
-            half_centres: &q.half_centres,
-            sums16: &q.sums16,
-            sums32: &q.sums32,
-            d_sums: &q.d_sums,
-            starts: &q.starts,
+            arrays: q.arrays.each_ref().map(Vec::as_slice, Vec::as_slice),
             peaks: &q.peaks,
         })
     }
@@ -223,15 +207,7 @@ fn check_len(x: &[f32], m: usize, k: usize) -> Result<()> {
 /// A group of columns: its slices of a [`Quantized`], each as long as its columns fill.
 struct GroupMut<'a> {
     width: usize,
-    codes: &'a mut [i32],
-    d: &'a mut [f32],
-    neg_sums: &'a mut [i32],
-    centres: &'a mut [i32],
-    half_centres: &'a mut [i32],
-    sums16: &'a mut [i32],
-    sums32: &'a mut [i32],
-    d_sums: &'a mut [f32],
-    starts: &'a mut [i32],
+    arrays: ColumnArrays<&'a mut [i32], &'a mut [f32]>,
     peaks: &'a mut [Peaks],
 }
 
@@ -264,19 +240,19 @@ impl GroupMut<'_> {
     /// Takes over the stretch from `start` of k on.
     #[inline(always)]
     fn put<const GROUP: usize>(&mut self, start: usize, stretch: &Stretch) {
-        let width = self.width;
-        put(self.codes, width, start / 4, &stretch.codes);
-        put(self.d, width, start / GROUP, &stretch.d[..STRETCH / GROUP]);
-        put(self.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
+        let (width, to) = (self.width, &mut self.arrays);
+        put(to.codes, width, start / 4, &stretch.codes);
+        put(to.d, width, start / GROUP, &stretch.d[..STRETCH / GROUP]);
+        put(to.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
         if GROUP == 256 {
-            put(self.centres, width, start / 16, &stretch.centres);
-            put(self.half_centres, width, start / 16, &stretch.half_centres);
-            put(self.sums16, width, start / 32, &stretch.sums16);
-            put(self.sums32, width, start / 64, &stretch.sums32);
+            put(to.centres, width, start / 16, &stretch.centres);
+            put(to.half_centres, width, start / 16, &stretch.half_centres);
+            put(to.sums16, width, start / 32, &stretch.sums16);
+            put(to.sums32, width, start / 64, &stretch.sums32);
             self.peaks[start / 256] = stretch.peaks;
         } else {
-            put(self.d_sums, width, start / 32, &stretch.d_sums);
-            put(self.starts, width, start / 32, &stretch.starts);
+            put(to.d_sums, width, start / 32, &stretch.d_sums);
+            put(to.starts, width, start / 32, &stretch.starts);
         }
     }
 }
@@ -302,24 +278,17 @@ fn put_rows<T: Copy, const W: usize>(to: &mut [T], rows: &[[T; GROUP_COLUMNS]]) 
 
 impl Quantized {
     fn quantize<const GROUP: usize>(&mut self, level: Level, x: &[f32], m: usize, k: usize, executor: &dyn Executor) {
-        let only = |group: usize, per: usize| if GROUP == group { k / per } else { 0 };
-        let (fours, scales, peaks) = (k / 4, k / GROUP, only(256, 256));
-        let (of_16, pairs16, pairs32, d_sums) = (only(256, 16), only(256, 32), only(256, 64), only(32, 32));
-        fn resized<T: Clone + Default>(array: &mut Vec<T>, m: usize, per_column: usize) -> SharedMut<'_, T> {
-            array.resize(padded_columns(m) * per_column, T::default());
+        fn resized<T: Clone + Default>(array: &mut Vec<T>, len: usize) -> SharedMut<'_, T> {
+            array.resize(len, T::default());
             SharedMut::new(array)
         }
-        let codes = resized(&mut self.codes, m, fours);
-        let d = resized(&mut self.d, m, scales);
-        let neg_sums = resized(&mut self.neg_sums, m, scales);
-        let centres = resized(&mut self.centres, m, of_16);
-        let half_centres = resized(&mut self.half_centres, m, of_16);
-        let all16 = resized(&mut self.sums16, m, pairs16);
-        let all32 = resized(&mut self.sums32, m, pairs32);
-        let all_d_sums = resized(&mut self.d_sums, m, d_sums);
-        let starts = resized(&mut self.starts, m, d_sums);
-        self.peaks.resize(m.div_ceil(GROUP_COLUMNS) * peaks, Peaks::default());
-        let all_peaks = SharedMut::new(&mut self.peaks);
+        let (entries, columns) = (ColumnArrays::entries::<GROUP>(k), padded_columns(m));
+        let arrays = self.arrays.each_mut().zip(entries).map(
+            |(array, entries)| resized(array, columns * entries),
+            |(array, entries)| resized(array, columns * entries),
+        );
+        let blocks = if GROUP == 256 { k / 256 } else { 0 };
+        let peaks = resized(&mut self.peaks, m.div_ceil(GROUP_COLUMNS) * blocks);
         let quantize_group = |g: usize| {
             let first = g * GROUP_COLUMNS;
             let (columns, width) = group_columns(first, m);
@@ -327,16 +296,11 @@ impl Quantized {
             let group = unsafe {
                 GroupMut {
                     width,
-                    codes: codes.slice(first * fours, width * fours),
-                    d: d.slice(first * scales, width * scales),
-                    neg_sums: neg_sums.slice(first * scales, width * scales),
-                    centres: centres.slice(first * of_16, width * of_16),
-                    half_centres: half_centres.slice(first * of_16, width * of_16),
-                    sums16: all16.slice(first * pairs16, width * pairs16),
-                    sums32: all32.slice(first * pairs32, width * pairs32),
-                    d_sums: all_d_sums.slice(first * d_sums, width * d_sums),
-                    starts: starts.slice(first * d_sums, width * d_sums),
-                    peaks: all_peaks.slice(g * peaks, peaks),
+                    arrays: arrays.zip(entries).map(
+                        |(array, entries)| array.slice(first * entries, width * entries),
+                        |(array, entries)| array.slice(first * entries, width * entries),
+                    ),
+                    peaks: peaks.slice(g * blocks, blocks),
                 }
             };
             let x = &x[first * k..(first + columns) * k];
@@ -370,27 +334,27 @@ mod tests {
         let a = quantized(&x, Level::Scalar, Kinds::BLOCK32 | Kinds::BLOCK256);
         for (g, group) in x.chunks(32).enumerate() {
             let amax = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            assert_eq!(a.block32.d[g], amax / 127.0);
+            assert_eq!(a.block32.arrays.d[g], amax / 127.0);
             let sum: i32 = (0..32).map(|i| (group[i] * (127.0 / amax)).round_ties_even() as i32).sum();
-            assert_eq!(a.block32.neg_sums[g], -sum);
-            assert_eq!(a.block32.d_sums[g], amax / 127.0 * sum as f32);
+            assert_eq!(a.block32.arrays.neg_sums[g], -sum);
+            assert_eq!(a.block32.arrays.d_sums[g], amax / 127.0 * sum as f32);
         }
-        let codes: &[i8] = bytemuck::cast_slice(&a.block256.codes[..64]);
+        let codes: &[i8] = bytemuck::cast_slice(&a.block256.arrays.codes[..64]);
         let sum16: Vec<i16> = codes.chunks(16).map(|codes| codes.iter().map(|&code| code as i16).sum()).collect();
         let halves =
             |pairs: &[i32]| pairs.iter().flat_map(|&pair| [pair as i16, (pair >> 16) as i16]).collect::<Vec<_>>();
-        assert_eq!(halves(&a.block256.sums16), sum16);
+        assert_eq!(halves(&a.block256.arrays.sums16), sum16);
         let sum32: Vec<i16> = sum16.chunks(2).map(|pair| pair[0] + pair[1]).collect();
-        assert_eq!(halves(&a.block256.sums32), sum32);
-        assert_eq!(a.block256.neg_sums[0], -sum16.iter().map(|&sum| sum as i32).sum::<i32>());
+        assert_eq!(halves(&a.block256.arrays.sums32), sum32);
+        assert_eq!(a.block256.arrays.neg_sums[0], -sum16.iter().map(|&sum| sum as i32).sum::<i32>());
         let centres: Vec<i32> = sum16.iter().map(|&sum| -32 * sum as i32).collect();
-        assert_eq!(a.block256.centres[..16], centres);
+        assert_eq!(a.block256.arrays.centres[..16], centres);
         let of_half = |codes: &[i8], half: usize| {
             -32 * codes.chunks(4).flat_map(|four| &four[2 * half..][..2]).map(|&code| code as i16).sum::<i16>()
         };
         let half_centres: Vec<i16> =
             codes.chunks(16).flat_map(|codes| [of_half(codes, 0), of_half(codes, 1)]).collect();
-        assert_eq!(halves(&a.block256.half_centres), half_centres);
+        assert_eq!(halves(&a.block256.arrays.half_centres), half_centres);
         let magnitudes = |codes: &[i8]| codes.iter().map(|&code| code.unsigned_abs() as u16).sum::<u16>();
         let of_sign = |codes: &[i8], sign| {
             codes.iter().filter(|code| code.signum() == sign).map(|&code| code.unsigned_abs() as u16).sum::<u16>()
@@ -413,17 +377,17 @@ mod tests {
             let (width, first) = (group_columns(group, m).1, column - group);
             let at = |entries: usize, i: usize| group * entries + i * width + first;
             for i in 0..k / 4 {
-                assert_eq!(a.block32.codes[at(k / 4, i)], alone.block32.codes[i]);
-                assert_eq!(a.block256.codes[at(k / 4, i)], alone.block256.codes[i]);
+                assert_eq!(a.block32.arrays.codes[at(k / 4, i)], alone.block32.arrays.codes[i]);
+                assert_eq!(a.block256.arrays.codes[at(k / 4, i)], alone.block256.arrays.codes[i]);
             }
             for i in 0..k / 32 {
-                assert_eq!(a.block32.d[at(k / 32, i)], alone.block32.d[i]);
-                assert_eq!(a.block32.d_sums[at(k / 32, i)], alone.block32.d_sums[i]);
-                assert_eq!(a.block256.sums16[at(k / 32, i)], alone.block256.sums16[i]);
+                assert_eq!(a.block32.arrays.d[at(k / 32, i)], alone.block32.arrays.d[i]);
+                assert_eq!(a.block32.arrays.d_sums[at(k / 32, i)], alone.block32.arrays.d_sums[i]);
+                assert_eq!(a.block256.arrays.sums16[at(k / 32, i)], alone.block256.arrays.sums16[i]);
             }
             for i in 0..k / 16 {
-                assert_eq!(a.block256.centres[at(k / 16, i)], alone.block256.centres[i]);
-                assert_eq!(a.block256.half_centres[at(k / 16, i)], alone.block256.half_centres[i]);
+                assert_eq!(a.block256.arrays.centres[at(k / 16, i)], alone.block256.arrays.centres[i]);
+                assert_eq!(a.block256.arrays.half_centres[at(k / 16, i)], alone.block256.arrays.half_centres[i]);
             }
         }
     }
@@ -435,9 +399,9 @@ mod tests {
         let reference = quantized(&x, Level::Scalar, kinds);
         for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
             let a = quantized(&x, level, kinds);
-            assert_eq!(a.block32.codes, reference.block32.codes);
-            assert_eq!(a.block256.codes, reference.block256.codes);
-            assert_eq!(a.block256.d, reference.block256.d);
+            assert_eq!(a.block32.arrays.codes, reference.block32.arrays.codes);
+            assert_eq!(a.block256.arrays.codes, reference.block256.arrays.codes);
+            assert_eq!(a.block256.arrays.d, reference.block256.arrays.d);
         }
     }
 
@@ -447,11 +411,11 @@ mod tests {
         x[3] = f32::INFINITY;
         x[32..64].fill(1e-40);
         let a = quantized(&x, Level::best(), Kinds::BLOCK32);
-        assert!(a.block32.d[0].is_nan() && a.block32.d_sums[0].is_nan());
-        assert_eq!((a.block32.d[1], a.block32.d[2]), (0.0, 1.0 / 127.0));
-        assert_eq!(a.block32.codes[..16], [0; 16]);
+        assert!(a.block32.arrays.d[0].is_nan() && a.block32.arrays.d_sums[0].is_nan());
+        assert_eq!((a.block32.arrays.d[1], a.block32.arrays.d[2]), (0.0, 1.0 / 127.0));
+        assert_eq!(a.block32.arrays.codes[..16], [0; 16]);
         x[3] = f32::NAN;
-        assert!(quantized(&x, Level::best(), Kinds::BLOCK32).block32.d[0].is_nan());
+        assert!(quantized(&x, Level::best(), Kinds::BLOCK32).block32.arrays.d[0].is_nan());
     }
 
     #[test]

@@ -320,12 +320,13 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
         if column >= self.x.m {
             return;
         }
+        let first_chunk = self.blocks.start == 0;
         let columns_a_block = const { if T::BLOCK < 256 { 1 } else { 2 } };
         // SAFETY: the driver vouches for panels, the group and rows; only columns of x are loaded and stored.
         unsafe {
             let y = self.y.at(column, self.row);
             let columns = self.x.m - column;
-            let acc = y.load::<I, MR, NR>(isa, columns, self.rows, self.blocks.start == 0);
+            let acc = y.load::<I, MR, NR>(isa, columns, self.rows, first_chunk);
             let acc = T::multiply_expanded::<I, MR, NR, W>(
                 isa,
                 self.panels,
@@ -338,7 +339,7 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
                 #[inline(always)]
                 |block| {
                     for column in block * columns_a_block..(block + 1) * columns_a_block {
-                        if self.blocks.start > 0 {
+                        if !first_chunk {
                             y.prefetch_behind::<I, MR, NR>(isa, column, columns);
                         }
                     }

@@ -189,15 +189,15 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         // SAFETY: entries of the columns and of `block` of k / 32, which the caller vouches for.
         unsafe {
             let at = columns.at(x.k / UNIT_CODES, block);
-            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, block * UNIT_STEPS));
+            let codes = x.arrays.codes.as_ptr().add(columns.at(x.k / 4, block * UNIT_STEPS));
             let bias = const { remaining_bias::<I>(BITS, BIAS) };
             let init: [I::V; NR] = array_of(
                 #[inline(always)]
                 |j| {
                     if ONE_BIAS {
-                        return isa.broadcast(x.starts.as_ptr().add(at + j).cast());
+                        return isa.broadcast(x.arrays.starts.as_ptr().add(at + j).cast());
                     }
-                    isa.add(biased(isa, bias, x.neg_sums.as_ptr().add(at + j)), isa.splat(I::SUM_ORIGIN))
+                    isa.add(biased(isa, bias, x.arrays.neg_sums.as_ptr().add(at + j)), isa.splat(I::SUM_ORIGIN))
                 },
             );
             let mut sums = [init; MR];
@@ -218,12 +218,12 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             }
             let scales: [[I::F; 3]; MR] = array_of(scales);
             for j in 0..NR {
-                let dx = isa.splat_f32(*x.d.as_ptr().add(at + j));
+                let dx = isa.splat_f32(*x.arrays.d.as_ptr().add(at + j));
                 for i in 0..MR {
                     let [d, origin, m] = scales[i];
                     let mut term = isa.mul_f32(isa.scale_sum(sums[i][j], d, origin), dx);
                     if MIN {
-                        let d_sum = isa.splat_f32(*x.d_sums.as_ptr().add(at + j));
+                        let d_sum = isa.splat_f32(*x.arrays.d_sums.as_ptr().add(at + j));
                         term = isa.add_f32(term, isa.mul_f32(m, d_sum));
                     }
                     acc[i][j] = isa.add_f32(acc[i][j], term);

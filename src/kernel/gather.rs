@@ -1,6 +1,6 @@
 //! Columns of x collected in another order, in the layout that kernels read.
 
-use super::{GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns};
+use super::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns};
 use alloc::vec::Vec;
 
 /// Where columns lie: `m` of them, in groups as [`Inputs`] says.
@@ -20,15 +20,7 @@ impl Layout {
 /// Selections of the columns of one x, one behind the other, each laid out by itself. The buffers are kept.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gathered {
-    codes: Vec<i32>,
-    d: Vec<f32>,
-    neg_sums: Vec<i32>,
-    centres: Vec<i32>,
-    half_centres: Vec<i32>,
-    sums16: Vec<i32>,
-    sums32: Vec<i32>,
-    d_sums: Vec<f32>,
-    starts: Vec<i32>,
+    arrays: ColumnArrays<Vec<i32>, Vec<f32>>,
     peaks: Vec<Peaks>,
     k: usize,
     /// Columns of all selections, those that fill groups up included.
@@ -68,15 +60,10 @@ impl Gathered {
             array.resize(like.len().checked_div(from).unwrap_or(0) * to, T::default());
         }
         let (from, to) = (padded_columns(x.m), end.first);
-        resize(&mut self.codes, x.codes, from, to);
-        resize(&mut self.d, x.d, from, to);
-        resize(&mut self.neg_sums, x.neg_sums, from, to);
-        resize(&mut self.centres, x.centres, from, to);
-        resize(&mut self.half_centres, x.half_centres, from, to);
-        resize(&mut self.sums16, x.sums16, from, to);
-        resize(&mut self.sums32, x.sums32, from, to);
-        resize(&mut self.d_sums, x.d_sums, from, to);
-        resize(&mut self.starts, x.starts, from, to);
+        self.arrays
+            .each_mut()
+            .zip(x.arrays)
+            .map(|(array, like)| resize(array, like, from, to), |(array, like)| resize(array, like, from, to));
         resize(&mut self.peaks, x.peaks, x.m.div_ceil(GROUP_COLUMNS), end.first_group);
         (self.k, self.padded, self.groups) = (x.k, to, end.first_group);
     }
@@ -84,35 +71,19 @@ impl Gathered {
     /// The arrays, to be filled selection by selection.
     pub fn targets(&mut self) -> Targets<'_> {
         Targets {
-            codes: SharedMut::new(&mut self.codes),
-            d: SharedMut::new(&mut self.d),
-            neg_sums: SharedMut::new(&mut self.neg_sums),
-            centres: SharedMut::new(&mut self.centres),
-            half_centres: SharedMut::new(&mut self.half_centres),
-            sums16: SharedMut::new(&mut self.sums16),
-            sums32: SharedMut::new(&mut self.sums32),
-            d_sums: SharedMut::new(&mut self.d_sums),
-            starts: SharedMut::new(&mut self.starts),
+            arrays: self.arrays.each_mut().map(|array| SharedMut::new(array), |array| SharedMut::new(array)),
             peaks: SharedMut::new(&mut self.peaks),
         }
     }
 
     /// A selection as kernels read it.
     pub fn inputs(&self, selection: Selection) -> Inputs<'_> {
-        let total = self.padded;
         let blocks = self.peaks.len().checked_div(self.groups).unwrap_or(0);
         Inputs {
             m: selection.m,
             k: self.k,
-            codes: selection.part(&self.codes, total),
-            d: selection.part(&self.d, total),
-            neg_sums: selection.part(&self.neg_sums, total),
-            centres: selection.part(&self.centres, total),
-            half_centres: selection.part(&self.half_centres, total),
-            sums16: selection.part(&self.sums16, total),
-            sums32: selection.part(&self.sums32, total),
-            d_sums: selection.part(&self.d_sums, total),
-            starts: selection.part(&self.starts, total),
+            arrays: (self.arrays.each_ref())
+                .map(|array| selection.part(array, self.padded), |array| selection.part(array, self.padded)),
             peaks: &self.peaks[selection.first_group * blocks..][..selection.m.div_ceil(GROUP_COLUMNS) * blocks],
         }
     }
@@ -120,15 +91,7 @@ impl Gathered {
 
 /// The arrays of a [`Gathered`], which tasks share.
 pub(crate) struct Targets<'a> {
-    codes: SharedMut<'a, i32>,
-    d: SharedMut<'a, f32>,
-    neg_sums: SharedMut<'a, i32>,
-    centres: SharedMut<'a, i32>,
-    half_centres: SharedMut<'a, i32>,
-    sums16: SharedMut<'a, i32>,
-    sums32: SharedMut<'a, i32>,
-    d_sums: SharedMut<'a, f32>,
-    starts: SharedMut<'a, i32>,
+    arrays: ColumnArrays<SharedMut<'a, i32>, SharedMut<'a, f32>>,
     peaks: SharedMut<'a, Peaks>,
 }
 
@@ -142,15 +105,8 @@ impl Targets<'_> {
         let copy = Copied { x: Layout { m: x.m }, selection, columns: &columns };
         // SAFETY: selections do not overlap, and this one is the caller's.
         unsafe {
-            copy.run(x.codes, &self.codes);
-            copy.run(x.d, &self.d);
-            copy.run(x.neg_sums, &self.neg_sums);
-            copy.run(x.centres, &self.centres);
-            copy.run(x.half_centres, &self.half_centres);
-            copy.run(x.sums16, &self.sums16);
-            copy.run(x.sums32, &self.sums32);
-            copy.run(x.d_sums, &self.d_sums);
-            copy.run(x.starts, &self.starts);
+            (x.arrays.zip(self.arrays.each_ref()))
+                .map(|(from, to)| copy.run(from, to), |(from, to)| copy.run(from, to));
         }
         let blocks = x.peaks.len().checked_div(x.m.div_ceil(GROUP_COLUMNS)).unwrap_or(0);
         for group in (0..selection.m).step_by(GROUP_COLUMNS) {

@@ -4,38 +4,21 @@
 //! zeros up to a power of two. Within a group everything is interleaved by column, in the order in which a register tile
 //! reads it: four codes of each column, the next four of each, …. A tile thus reads one stream at constant offsets.
 
+use super::ColumnArrays;
 use crate::simd::largest_code;
 
 /// Columns of a full group.
 pub(crate) const GROUP_COLUMNS: usize = 8;
 
 /// `m` columns of `k` codes with their scales and sums; which of them a kernel reads depends on its tile.
-///
-/// Each array has one entry for so many codes of each column, those of zeros included.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     /// Columns.
     pub m: usize,
     /// Codes in a column.
     pub k: usize,
-    /// Codes, four (as the bytes of an i32) to an entry.
-    pub codes: &'a [i32],
-    /// Scales, one per 32 or 256.
-    pub d: &'a [f32],
-    /// `−Σ codes` per 32 or 256.
-    pub neg_sums: &'a [i32],
-    /// `−32 · Σ codes` per 16 (scales per 256 only).
-    pub centres: &'a [i32],
-    /// The same of the two lower and of the two upper bytes of the four entries, as i16, the lower in the low half.
-    pub half_centres: &'a [i32],
-    /// `Σ codes` per 16, two to an entry as i16, the first in the low half (scales per 256 only).
-    pub sums16: &'a [i32],
-    /// `Σ codes` per 32, likewise (scales per 256 only).
-    pub sums32: &'a [i32],
-    /// `d · Σ codes` per 32 (scales per 32 only).
-    pub d_sums: &'a [f32],
-    /// `FLOAT_ORIGIN − 128 · Σ codes` per 32 (scales per 32 only).
-    pub starts: &'a [i32],
+    /// Of all columns, those of zeros included.
+    pub arrays: ColumnArrays<&'a [i32], &'a [f32]>,
     /// `[groups of columns, k / 256]` (scales per 256 only).
     pub peaks: &'a [Peaks],
 }

@@ -10,6 +10,7 @@
 //! Sums of code products are exact integers, and the f32 sum over blocks runs in increasing k for every row alone, so
 //! the result has the same bits whatever the instruction set, the batch, the threads or the storage.
 
+mod column_arrays;
 mod driver;
 mod flat;
 mod float;
@@ -24,6 +25,7 @@ mod shared;
 mod superblock;
 mod tile;
 
+pub(crate) use column_arrays::ColumnArrays;
 pub(crate) use driver::{Job, Operand, Weights};
 pub(crate) use gather::{Gathered, Selection};
 use inputs::Columns;

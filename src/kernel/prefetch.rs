@@ -10,12 +10,23 @@ pub const AHEAD_BYTES: usize = 8 << 10;
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
 
+/// Calls `ask` with each line of `bytes` from `first` on.
+#[inline(always)]
+fn for_lines(first: *const u8, bytes: usize, ask: impl Fn(*const u8)) {
+    for line in (0..bytes).step_by(LINE_BYTES) {
+        ask(first.wrapping_add(line));
+    }
+}
+
 /// Asks for the lines from `first` on.
 #[inline(always)]
 pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
-    for line in (0..bytes).step_by(LINE_BYTES) {
-        isa.prefetch_far(first.wrapping_add(line));
-    }
+    for_lines(
+        first,
+        bytes,
+        #[inline(always)]
+        |line| isa.prefetch_far(line),
+    );
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a tile or block.
@@ -28,7 +39,10 @@ pub fn prefetch_ahead<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
 /// while they come from the second.
 #[inline(always)]
 pub fn prefetch_near<I: Isa>(isa: I, block: *const u8, block_bytes: usize) {
-    for line in (0..block_bytes).step_by(LINE_BYTES) {
-        isa.prefetch(block.wrapping_add(NEAR_BYTES + line));
-    }
+    for_lines(
+        block.wrapping_add(NEAR_BYTES),
+        block_bytes,
+        #[inline(always)]
+        |line| isa.prefetch(line),
+    );
 }

@@ -21,6 +21,11 @@ use super::{
 };
 use core::arch::x86_64::*;
 
+/// Whether a group's sums fit an i16: by what is known of x, or whatever it is.
+const fn sums_are_narrow<const BITS: u32, const STEPS: usize, const FIT: bool>() -> bool {
+    FIT || sums_fit(BITS, 4 * STEPS)
+}
+
 pulp::simd_type! {
     /// The proof that this CPU has AVX-512 F, BW, DQ, VL and VNNI.
     #[allow(missing_docs)]
@@ -201,7 +206,8 @@ impl Avx512Vnni {
         }
         for i in 0..MR {
             for j in 0..COLUMNS {
-                let sum = if FIT || const { sums_fit(BITS, 4 * STEPS) } { sum[i][j] } else { self.wide_sum(sum[i][j]) };
+                let sum =
+                    if const { sums_are_narrow::<BITS, STEPS, FIT>() } { sum[i][j] } else { self.wide_sum(sum[i][j]) };
                 let total = self.dot_i16(acc[i][FIRST + j], sum, scale[i]);
                 // SAFETY: the token proves AVX-512F.
                 acc[i][FIRST + j] = if COLUMNS < NR { unsafe { finished(total) } } else { total };
@@ -444,7 +450,7 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        let scale = if FIT || const { sums_fit(BITS, 4 * STEPS) } { scale } else { self.wide_scales(scale) };
+        let scale = if const { sums_are_narrow::<BITS, STEPS, FIT>() } { scale } else { self.wide_scales(scale) };
         const { assert!(MR * NR <= 8 || NR == 8) };
         // Eight sums at a time: with those of all groups and what they are made of, all that registers hold.
         if MR * NR > 8 {

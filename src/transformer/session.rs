@@ -1,7 +1,7 @@
 //! A sequence: its KV cache, and every buffer that a step needs, allocated once.
 
 use super::{
-    Model,
+    CacheType, Model,
     attention::{self, Queries, QueryVectors},
     heads::{Heads, Projected, QueryCodes},
     kv_cache::{KvCache, KvShape},
@@ -41,7 +41,7 @@ struct Buffers {
     hidden: Vec<f32>,
     /// Queries, `[m, heads · d]`.
     q: Vec<f32>,
-    /// Queries as codes, `[m, heads · d]`, and the codes' scales, `[m, heads]`.
+    /// Queries as codes, `[m, heads · d]`, if the cache takes such, and their scales, `[m, heads]`.
     q_codes: Vec<i16>,
     q_scales: Vec<f32>,
     /// Keys, `[m, kv_heads · d]`.
@@ -81,6 +81,7 @@ impl<'m> Session<'m> {
         let config = &model.config;
         let (m, e, ff) = (model.batch, config.embedding_length, config.feed_forward_length);
         let (queries, keys) = (config.query_length(), config.kv_length());
+        let takes_codes = model.cache_type == CacheType::I16;
         let shape = KvShape {
             layers: config.block_count,
             kv_heads: config.head_count_kv,
@@ -96,7 +97,7 @@ impl<'m> Session<'m> {
                 stream: zeros(m, e)?,
                 hidden: zeros(m, e)?,
                 q: zeros(m, queries)?,
-                q_codes: vec![0; m * queries],
+                q_codes: vec![0; if takes_codes { m * queries } else { 0 }],
                 q_scales: zeros(m, config.head_count)?,
                 k: zeros(m, keys)?,
                 v: zeros(m, keys)?,
@@ -291,7 +292,9 @@ impl Batch<'_> {
         let (e, queries, heads) = (config.embedding_length, config.query_length(), config.head_count);
         b.stream.copy_within(last(e), 0);
         b.q.copy_within(last(queries), 0);
-        b.q_codes.copy_within(last(queries), 0);
+        if !b.q_codes.is_empty() {
+            b.q_codes.copy_within(last(queries), 0);
+        }
         b.q_scales.copy_within(last(heads), 0);
         self.start += self.m - 1;
         self.m = 1;

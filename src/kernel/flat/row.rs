@@ -37,9 +37,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let blocks = &blocks[..I::LANES];
         // SAFETY: x has as many blocks from `first` on; the caller vouches for the terms.
         unsafe {
-            let codes = x.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
-            let (d, d_sums) = (x.d.as_ptr().add(first), x.d_sums.as_ptr().add(first));
-            let neg_sums = x.neg_sums.as_ptr().add(first);
+            let codes = x.arrays.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
+            let (d, d_sums) = (x.arrays.d.as_ptr().add(first), x.arrays.d_sums.as_ptr().add(first));
+            let neg_sums = x.arrays.neg_sums.as_ptr().add(first);
             Self::whole_terms::<F, I>(
                 isa,
                 #[inline(always)]
@@ -61,12 +61,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         };
         let blocks = x.k / UNIT_CODES;
         let last = blocks - len..blocks;
-        let codes: &[i8] = bytemuck::cast_slice(&x.codes[last.start * UNIT_CODES / 4..last.end * UNIT_CODES / 4]);
+        let codes: &[i8] =
+            bytemuck::cast_slice(&x.arrays.codes[last.start * UNIT_CODES / 4..last.end * UNIT_CODES / 4]);
         for at in (0..I::LANES / len * len).step_by(len) {
             tail.codes[at..at + len].as_flattened_mut().copy_from_slice(codes);
-            tail.d[at..at + len].copy_from_slice(&x.d[last.clone()]);
-            tail.d_sums[at..at + len].copy_from_slice(&x.d_sums[last.clone()]);
-            tail.neg_sums[at..at + len].copy_from_slice(&x.neg_sums[last.clone()]);
+            tail.d[at..at + len].copy_from_slice(&x.arrays.d[last.clone()]);
+            tail.d_sums[at..at + len].copy_from_slice(&x.arrays.d_sums[last.clone()]);
+            tail.neg_sums[at..at + len].copy_from_slice(&x.arrays.neg_sums[last.clone()]);
         }
         tail
     }

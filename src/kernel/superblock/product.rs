@@ -122,7 +122,7 @@ impl<
                     }
                 }
             }
-            let d = x.d.as_ptr().add(columns.at(x.k / BLOCK, block));
+            let d = x.arrays.d.as_ptr().add(columns.at(x.k / BLOCK, block));
             for j in 0..COUNT {
                 let dx = isa.splat_f32(*d.add(j));
                 for i in 0..MR {
@@ -147,8 +147,8 @@ impl<
         let bias = const { Self::bias::<I>(FOLDED) };
         // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
         unsafe {
-            let neg_sums = x.neg_sums.as_ptr().add(columns.at(x.k / BLOCK, block));
-            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, block * BLOCK / 4));
+            let neg_sums = x.arrays.neg_sums.as_ptr().add(columns.at(x.k / BLOCK, block));
+            let codes = x.arrays.codes.as_ptr().add(columns.at(x.k / 4, block * BLOCK / 4));
             let init: [I::V; NR] = array_of(
                 #[inline(always)]
                 |j| biased(isa, bias, neg_sums.add(j)),
@@ -292,8 +292,8 @@ impl<
         let first = group * STEPS % (BLOCK / 4);
         // SAFETY: the group's codes and the sums of its sixteens, which the caller vouches for.
         unsafe {
-            let codes = x.codes.as_ptr().add(columns.at(x.k / 4, group * STEPS));
-            let centres = if I::HALF_CENTRES { x.half_centres } else { x.centres };
+            let codes = x.arrays.codes.as_ptr().add(columns.at(x.k / 4, group * STEPS));
+            let centres = if I::HALF_CENTRES { x.arrays.half_centres } else { x.arrays.centres };
             let centres = centres.as_ptr().add(columns.at(x.k / 16, group * STEPS / 4));
             isa.dot_scaled::<BITS, STEPS, MR, NR, FIT>(
                 sums,
@@ -320,7 +320,7 @@ impl<
         block: usize,
         pair: impl Fn(usize, usize) -> I::V,
     ) -> [[I::V; NR]; MR] {
-        let sums = if GROUP == 16 { x.sums16 } else { x.sums32 };
+        let sums = if GROUP == 16 { x.arrays.sums16 } else { x.arrays.sums32 };
         // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
         let sums = unsafe { sums.as_ptr().add(columns.at(x.k / BLOCK * Self::PAIRS, block * Self::PAIRS)) };
         let mut out = [[isa.splat(0); NR]; MR];

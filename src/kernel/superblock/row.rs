@@ -43,9 +43,9 @@ impl<
             let block = NativeBlock::<F>::read(isa, block);
             // SAFETY: `at` is a superblock of x.
             unsafe {
-                (d[b], dmin[b], dx[b]) = (block.view.d, block.view.dmin, *x.d.as_ptr().add(at));
-                let sum = Self::product::<F, I>(isa, &block, x.codes.as_ptr().cast::<u8>().add(at * BLOCK));
-                let (group_sums, count) = if GROUP == 16 { (x.sums16, 16) } else { (x.sums32, 8) };
+                (d[b], dmin[b], dx[b]) = (block.view.d, block.view.dmin, *x.arrays.d.as_ptr().add(at));
+                let sum = Self::product::<F, I>(isa, &block, x.arrays.codes.as_ptr().cast::<u8>().add(at * BLOCK));
+                let (group_sums, count) = if GROUP == 16 { (x.arrays.sums16, 16) } else { (x.arrays.sums32, 8) };
                 let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(at * count);
                 sums[b].write(if Self::SCALED && bias != 0 {
                     let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
@@ -66,7 +66,7 @@ impl<
             );
             if !Self::SCALED && bias != 0 {
                 let mut neg_sums = [0i32; PANEL_ROWS];
-                neg_sums[..blocks.len()].copy_from_slice(&x.neg_sums[first..first + blocks.len()]);
+                neg_sums[..blocks.len()].copy_from_slice(&x.arrays.neg_sums[first..first + blocks.len()]);
                 sum = isa.add(sum, isa.mul(isa.load(neg_sums.as_ptr().cast()), isa.splat(bias)));
             }
             let d = isa.load(d.as_ptr().cast());
