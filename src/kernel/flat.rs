@@ -1,12 +1,13 @@
 //! Blocks of 32 with a float scale (and minimum): `y += (Σ(code − BIAS)·x)·d·dx [+ m·(dx·Σx)]` per block.
 
+mod operands;
 mod row;
 
 use super::{
     Columns, Inputs,
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code, unpack_step},
+    packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
     prefetch::prefetch_ahead,
     tile::{FlatTile, IntTile, Tile},
 };
@@ -17,91 +18,7 @@ use crate::{
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
 use core::ops::Range;
-
-/// A block of 16 rows, ready to multiply.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Expanded {
-    codes: [u8; UNIT_STEPS * VECTOR_BYTES],
-    d: [f32; PANEL_ROWS],
-    /// Of d, as [`Isa::scale_origin`] gives it.
-    origin: [f32; PANEL_ROWS],
-    m: [f32; PANEL_ROWS],
-}
-
-/// The expanded blocks of the panels that a register tile covers; that of the next panel is `stride` behind.
-struct ExpandedBlock<I> {
-    isa: I,
-    first: *const Expanded,
-    stride: usize,
-}
-
-impl<I: Isa> ExpandedBlock<I> {
-    #[inline(always)]
-    fn block(&self, i: usize) -> *const Expanded {
-        self.first.wrapping_add(i / I::REGISTERS * self.stride)
-    }
-
-    /// Step `step` of the codes of register `i` of rows.
-    ///
-    /// # Safety
-    /// The register's block is expanded.
-    #[inline(always)]
-    unsafe fn codes(&self, step: usize, i: usize) -> I::V {
-        let row = i % I::REGISTERS * I::LANES;
-        // SAFETY: the caller vouches for the block; there are eight steps, and rows end at 16.
-        unsafe { self.isa.load((&raw const (*self.block(i)).codes).cast::<u8>().add(step * VECTOR_BYTES + row * 4)) }
-    }
-
-    /// d, its origin and, with `MIN`, m of register `i` of rows.
-    ///
-    /// # Safety
-    /// The register's block is expanded.
-    #[inline(always)]
-    unsafe fn scales<const MIN: bool>(&self, i: usize) -> [I::F; 3] {
-        let (block, row) = (self.block(i), i % I::REGISTERS * I::LANES);
-        // SAFETY: the caller vouches for the block; rows end at 16.
-        unsafe {
-            let d = self.isa.load_f32((&raw const (*block).d).cast::<f32>().add(row));
-            let m = if MIN { self.isa.load_f32((&raw const (*block).m).cast::<f32>().add(row)) } else { d };
-            [d, self.isa.load_f32((&raw const (*block).origin).cast::<f32>().add(row)), m]
-        }
-    }
-}
-
-/// A packed block, of which the rows from `row` on are wanted.
-struct PackedBlock<I> {
-    isa: I,
-    tile: *const u8,
-    row: usize,
-}
-
-impl<I: Isa> PackedBlock<I> {
-    /// Step `step` of the codes of register `i` of rows.
-    ///
-    /// # Safety
-    /// The tile is a block of `BITS`, the register's rows end at 16.
-    #[inline(always)]
-    unsafe fn codes<const BITS: u32>(&self, step: usize, i: usize) -> I::V {
-        // SAFETY: the unit is the first of the tile.
-        unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add((self.row + i * I::LANES) * 4), step) }
-    }
-
-    /// d, its origin and, with `MIN`, m of register `i` of rows.
-    ///
-    /// # Safety
-    /// As of [`Self::codes`]; the tile has minima if `MIN`.
-    #[inline(always)]
-    unsafe fn scales<const BITS: u32, const MIN: bool>(&self, i: usize) -> [I::F; 3] {
-        // SAFETY: the scales are behind the codes, the minima behind them.
-        unsafe {
-            let scales = self.tile.add(unit_bytes(BITS) + (self.row + i * I::LANES) * 2);
-            let d = self.isa.load_f16(scales);
-            let m = if MIN { self.isa.load_f16(scales.add(HALVES_BYTES)) } else { d };
-            [d, self.isa.scale_origin(d), m]
-        }
-    }
-}
+use operands::{Expanded, ExpandedBlock, Operands, PackedBlock};
 
 /// Bytes of 16 f16.
 const HALVES_BYTES: usize = PANEL_ROWS * 2;
@@ -171,22 +88,20 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         out.dmin = if MIN { half(HALVES_BYTES + row * 2) } else { 0 };
     }
 
-    /// One block's product added to the sums: what decode and prefill share. A register's scales are d, its origin and,
-    /// with `MIN`, m; with `ONE_BIAS` the codes have the bias 128.
+    /// One block's product added to the sums: what decode and prefill share.
     ///
     /// # Safety
-    /// `x` holds the columns and block `block`.
+    /// `x` holds the columns and block `block`; the weights have `MR` registers of rows.
     #[inline(always)]
-    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, const W: usize, const ONE_BIAS: bool>(
+    unsafe fn accumulate<I: Isa, const MR: usize, const NR: usize, const W: usize, O: Operands<I>>(
         isa: I,
         x: &Inputs<'_>,
         columns: Columns<W>,
         block: usize,
-        w: impl Fn(usize, usize) -> I::V,
-        scales: impl Fn(usize) -> [I::F; 3],
+        weights: &O,
         acc: &mut [[I::F; NR]; MR],
     ) {
-        // SAFETY: entries of the columns and of `block` of k / 32, which the caller vouches for.
+        // SAFETY: entries of the columns and of `block` of k / 32, and registers of rows, which the caller vouches for.
         unsafe {
             let at = columns.at(x.k / UNIT_CODES, block);
             let codes = x.arrays.codes.as_ptr().add(columns.at(x.k / 4, block * UNIT_STEPS));
@@ -194,29 +109,34 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             let init: [I::V; NR] = array_of(
                 #[inline(always)]
                 |j| {
-                    if ONE_BIAS {
+                    if O::ONE_BIAS {
                         return isa.broadcast(x.arrays.starts.as_ptr().add(at + j).cast());
                     }
                     isa.add(biased(isa, bias, x.arrays.neg_sums.as_ptr().add(at + j)), isa.splat(I::SUM_ORIGIN))
                 },
             );
             let mut sums = [init; MR];
-            if ONE_BIAS {
+            if O::ONE_BIAS {
                 isa.dot::<8, UNIT_STEPS, MR, NR>(
                     &mut sums,
-                    w,
+                    #[inline(always)]
+                    |step, i| weights.codes(step, i),
                     #[inline(always)]
                     |step, j| isa.broadcast(codes.add(step * W + j).cast()),
                 );
             } else {
                 isa.dot::<BITS, UNIT_STEPS, MR, NR>(
                     &mut sums,
-                    w,
+                    #[inline(always)]
+                    |step, i| weights.codes(step, i),
                     #[inline(always)]
                     |step, j| isa.broadcast(codes.add(step * W + j).cast()),
                 );
             }
-            let scales: [[I::F; 3]; MR] = array_of(scales);
+            let scales: [[I::F; 3]; MR] = array_of(
+                #[inline(always)]
+                |i| weights.scales(i),
+            );
             for j in 0..NR {
                 let dx = isa.splat_f32(*x.arrays.d.as_ptr().add(at + j));
                 for i in 0..MR {
@@ -230,50 +150,6 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 }
             }
             isa.set_aside(acc);
-        }
-    }
-
-    /// [`Self::accumulate`] of `MR` registers of rows of a packed block, from row `row` on.
-    ///
-    /// # Safety
-    /// As there; `tile` is the block.
-    #[inline(always)]
-    unsafe fn accumulate_packed<I: Isa, const MR: usize, const NR: usize, const W: usize>(
-        isa: I,
-        x: &Inputs<'_>,
-        columns: Columns<W>,
-        block: usize,
-        (tile, row): (*const u8, usize),
-        acc: &mut [[I::F; NR]; MR],
-    ) {
-        let packed = PackedBlock { isa, tile, row };
-        // SAFETY: the tile is a block of the class; the rest is the caller's promise.
-        unsafe {
-            if const { Self::starts_packed::<I>(NR) } {
-                Self::accumulate::<I, MR, NR, W, true>(
-                    isa,
-                    x,
-                    columns,
-                    block,
-                    #[inline(always)]
-                    |step, i| Self::to_one_bias(isa, packed.codes::<BITS>(step, i)),
-                    #[inline(always)]
-                    |i| packed.scales::<BITS, MIN>(i),
-                    acc,
-                );
-            } else {
-                Self::accumulate::<I, MR, NR, W, false>(
-                    isa,
-                    x,
-                    columns,
-                    block,
-                    #[inline(always)]
-                    |step, i| packed.codes::<BITS>(step, i),
-                    #[inline(always)]
-                    |i| packed.scales::<BITS, MIN>(i),
-                    acc,
-                );
-            }
         }
     }
 
@@ -354,15 +230,16 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
         // SAFETY: reads stay inside the tile, writes inside the expanded block.
         unsafe {
-            let packed = PackedBlock { isa, tile, row: 0 };
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
+                // No columns yet: the codes as they are packed.
+                let packed = PackedBlock::<I, BITS, BIAS, MIN, 0> { isa, tile, row };
                 for step in 0..UNIT_STEPS {
-                    let codes = packed.codes::<BITS>(step, r);
+                    let codes = packed.codes(step, 0);
                     let codes = if I::ONE_BIAS { Self::to_one_bias(isa, codes) } else { codes };
                     isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + row * 4), codes);
                 }
-                let [d, _, m] = packed.scales::<BITS, MIN>(r);
+                let [d, _, m] = packed.scales(0);
                 Self::store_scales(isa, out, row, d, m);
             }
         }
@@ -406,32 +283,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             before(at);
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
-                let panels = ExpandedBlock { isa, first: panels.add(at), stride };
-                if I::ONE_BIAS {
-                    Self::accumulate::<I, MR, NR, W, true>(
-                        isa,
-                        x,
-                        columns,
-                        block,
-                        #[inline(always)]
-                        |step, i| panels.codes(step, i),
-                        #[inline(always)]
-                        |i| panels.scales::<MIN>(i),
-                        &mut acc,
-                    );
-                } else {
-                    Self::accumulate::<I, MR, NR, W, false>(
-                        isa,
-                        x,
-                        columns,
-                        block,
-                        #[inline(always)]
-                        |step, i| panels.codes(step, i),
-                        #[inline(always)]
-                        |i| panels.scales::<MIN>(i),
-                        &mut acc,
-                    );
-                }
+                let weights = ExpandedBlock::<I, MIN> { isa, first: panels.add(at), stride };
+                Self::accumulate::<I, MR, NR, W, _>(isa, x, columns, block, &weights, &mut acc);
             }
         }
         acc
@@ -451,16 +304,17 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
-                let tile = panel.add(block * Self::TILE_BYTES);
+                let rows =
+                    |row| PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile: panel.add(block * Self::TILE_BYTES), row };
                 if I::REGISTERS == 2 {
                     // Both at once: a pass for each would load all of x twice.
                     let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate_packed::<I, 2, NR, W>(isa, x, columns, block, (tile, 0), &mut both);
+                    Self::accumulate::<I, 2, NR, W, _>(isa, x, columns, block, &rows(0), &mut both);
                     [acc[0][0], acc[1][0]] = both;
                     continue;
                 }
                 for r in 0..I::REGISTERS {
-                    Self::accumulate_packed::<I, 1, NR, W>(isa, x, columns, block, (tile, r * I::LANES), &mut acc[r]);
+                    Self::accumulate::<I, 1, NR, W, _>(isa, x, columns, block, &rows(r * I::LANES), &mut acc[r]);
                 }
             }
         }
