@@ -21,11 +21,12 @@ impl Layout {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gathered {
     arrays: ColumnArrays<Vec<i32>, Vec<f32>>,
+    /// Of a column in each of the arrays.
+    entries: ColumnArrays<usize, usize>,
     peaks: Vec<Peaks>,
+    /// Of a group of columns in `peaks`.
+    blocks: usize,
     k: usize,
-    /// Columns of all selections, those that fill groups up included.
-    padded: usize,
-    groups: usize,
 }
 
 /// A selection: where it lies in a [`Gathered`].
@@ -46,9 +47,8 @@ impl Selection {
         Selection { m, first, first_group: self.first_group + self.m.div_ceil(GROUP_COLUMNS) }
     }
 
-    /// This selection's part of an array with `total` columns.
-    fn part<T>(self, array: &[T], total: usize) -> &[T] {
-        let entries = array.len().checked_div(total).unwrap_or(0);
+    /// This selection's part of an array with so many entries in a column.
+    fn part<T>(self, array: &[T], entries: usize) -> &[T] {
         &array[self.first * entries..][..padded_columns(self.m) * entries]
     }
 }
@@ -56,34 +56,38 @@ impl Selection {
 impl Gathered {
     /// Makes room for selections of the columns of `x` up to `end`, which lies behind the last.
     pub fn reserve(&mut self, x: &Inputs<'_>, end: Selection) {
-        fn resize<T: Copy + Default>(array: &mut Vec<T>, like: &[T], from: usize, to: usize) {
-            array.resize(like.len().checked_div(from).unwrap_or(0) * to, T::default());
-        }
-        let (from, to) = (padded_columns(x.m), end.first);
-        self.arrays
-            .each_mut()
-            .zip(x.arrays)
-            .map(|(array, like)| resize(array, like, from, to), |(array, like)| resize(array, like, from, to));
-        resize(&mut self.peaks, x.peaks, x.m.div_ceil(GROUP_COLUMNS), end.first_group);
-        (self.k, self.padded, self.groups) = (x.k, to, end.first_group);
+        let each = |len: usize, count: usize| len.checked_div(count).unwrap_or(0);
+        let columns = padded_columns(x.m);
+        self.entries = x.arrays.map(|array| each(array.len(), columns), |array| each(array.len(), columns));
+        self.arrays.each_mut().zip(self.entries).map(
+            |(array, entries)| array.resize(end.first * entries, 0),
+            |(array, entries)| array.resize(end.first * entries, 0.0),
+        );
+        self.blocks = each(x.peaks.len(), x.m.div_ceil(GROUP_COLUMNS));
+        self.peaks.resize(end.first_group * self.blocks, Peaks::default());
+        self.k = x.k;
     }
 
     /// The arrays, to be filled selection by selection.
     pub fn targets(&mut self) -> Targets<'_> {
         Targets {
             arrays: self.arrays.each_mut().map(|array| SharedMut::new(array), |array| SharedMut::new(array)),
+            entries: self.entries,
             peaks: SharedMut::new(&mut self.peaks),
+            blocks: self.blocks,
         }
     }
 
     /// A selection as kernels read it.
     pub fn inputs(&self, selection: Selection) -> Inputs<'_> {
-        let blocks = self.peaks.len().checked_div(self.groups).unwrap_or(0);
+        let blocks = self.blocks;
         Inputs {
             m: selection.m,
             k: self.k,
-            arrays: (self.arrays.each_ref())
-                .map(|array| selection.part(array, self.padded), |array| selection.part(array, self.padded)),
+            arrays: self.arrays.each_ref().zip(self.entries).map(
+                |(array, entries)| selection.part(array, entries),
+                |(array, entries)| selection.part(array, entries),
+            ),
             peaks: &self.peaks[selection.first_group * blocks..][..selection.m.div_ceil(GROUP_COLUMNS) * blocks],
         }
     }
@@ -92,7 +96,9 @@ impl Gathered {
 /// The arrays of a [`Gathered`], which tasks share.
 pub(crate) struct Targets<'a> {
     arrays: ColumnArrays<SharedMut<'a, i32>, SharedMut<'a, f32>>,
+    entries: ColumnArrays<usize, usize>,
     peaks: SharedMut<'a, Peaks>,
+    blocks: usize,
 }
 
 impl Targets<'_> {
@@ -105,10 +111,12 @@ impl Targets<'_> {
         let copy = Copied { x: Layout { m: x.m }, selection, columns: &columns };
         // SAFETY: selections do not overlap, and this one is the caller's.
         unsafe {
-            (x.arrays.zip(self.arrays.each_ref()))
-                .map(|(from, to)| copy.run(from, to), |(from, to)| copy.run(from, to));
+            x.arrays.zip(self.arrays.each_ref()).zip(self.entries).map(
+                |((from, to), entries)| copy.run(from, to, entries),
+                |((from, to), entries)| copy.run(from, to, entries),
+            );
         }
-        let blocks = x.peaks.len().checked_div(x.m.div_ceil(GROUP_COLUMNS)).unwrap_or(0);
+        let blocks = self.blocks;
         for group in (0..selection.m).step_by(GROUP_COLUMNS) {
             let at = (selection.first_group + group / GROUP_COLUMNS) * blocks;
             // SAFETY: as above.
@@ -133,10 +141,11 @@ struct Copied<'a, C> {
 }
 
 impl<C: Fn(usize) -> usize> Copied<'_, C> {
+    /// Copies an array of so many entries in a column.
+    ///
     /// # Safety
     /// The selection's part of `to` is the caller's.
-    unsafe fn run<T: Copy>(&self, from: &[T], to: &SharedMut<'_, T>) {
-        let entries = from.len().checked_div(padded_columns(self.x.m)).unwrap_or(0);
+    unsafe fn run<T: Copy>(&self, from: &[T], to: &SharedMut<'_, T>, entries: usize) {
         let padded = padded_columns(self.selection.m);
         // SAFETY: the caller's promise.
         let to = unsafe { to.slice(self.selection.first * entries, padded * entries) };

@@ -18,7 +18,7 @@ pub(crate) struct Projected<'a> {
     pub v: &'a mut [f32],
 }
 
-/// Queries as codes, `[m, heads · d]`, and their scales, `[m, heads]`.
+/// Queries as codes, `[m, heads · d]`, or none where the cache takes none, and their scales, `[m, heads]`.
 pub(crate) struct QueryCodes<'a> {
     pub codes: &'a mut [i16],
     pub scales: &'a mut [f32],
@@ -112,7 +112,7 @@ impl Heads<'_> {
             )
         };
         let to_base_2 = config.attention_scale * core::f32::consts::LOG2_E;
-        if !shared.cache.takes_codes() {
+        if codes.is_empty() {
             scales.fill(to_base_2);
             return;
         }

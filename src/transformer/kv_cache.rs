@@ -207,6 +207,11 @@ impl KvCache {
         }
     }
 
+    /// Whether attention multiplies the queries' codes.
+    pub(crate) fn takes_codes(&self) -> bool {
+        matches!(self, KvCache::I16(_))
+    }
+
     /// Shares a layer among tasks that store positions.
     pub(crate) fn writer(&mut self, layer: usize) -> KvWriter<'_> {
         match self {
@@ -273,11 +278,6 @@ pub(crate) struct LayerWriter<'a, E> {
 }
 
 impl KvWriter<'_> {
-    /// Whether attention multiplies the queries' codes.
-    pub(crate) fn takes_codes(&self) -> bool {
-        matches!(self, KvWriter::I16(_))
-    }
-
     /// Stores a head's key and value at a position inside the capacity.
     ///
     /// # Safety

@@ -1,7 +1,7 @@
 //! A sequence: its KV cache, and every buffer that a step needs, allocated once.
 
 use super::{
-    CacheType, Model,
+    Model,
     attention::{self, Queries, QueryVectors},
     heads::{Heads, Projected, QueryCodes},
     kv_cache::{KvCache, KvShape},
@@ -81,23 +81,24 @@ impl<'m> Session<'m> {
         let config = &model.config;
         let (m, e, ff) = (model.batch, config.embedding_length, config.feed_forward_length);
         let (queries, keys) = (config.query_length(), config.kv_length());
-        let takes_codes = model.cache_type == CacheType::I16;
         let shape = KvShape {
             layers: config.block_count,
             kv_heads: config.head_count_kv,
             head_length: config.head_length,
             capacity: model.context,
         };
+        let cache = KvCache::new(shape, model.cache_type)?;
+        let codes = if cache.takes_codes() { queries } else { 0 };
         Ok(Session {
             model,
-            cache: KvCache::new(shape, model.cache_type)?,
+            cache,
             position: 0,
             buffers: Buffers {
                 activations: Activations::with_level(model.level),
                 stream: zeros(m, e)?,
                 hidden: zeros(m, e)?,
                 q: zeros(m, queries)?,
-                q_codes: vec![0; if takes_codes { m * queries } else { 0 }],
+                q_codes: vec![0; m * codes],
                 q_scales: zeros(m, config.head_count)?,
                 k: zeros(m, keys)?,
                 v: zeros(m, keys)?,
