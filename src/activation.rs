@@ -9,11 +9,11 @@ mod stretch;
 
 use crate::{
     Error, Executor, Result,
-    kernel::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns},
+    kernel::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns, prefetch},
     simd::{Isa, IsaTask, Level},
 };
 use alloc::{format, vec::Vec};
-use stretch::{STRETCH, Stretch};
+use stretch::{CodeRows, STRETCH, Stretch};
 
 /// Which quantized forms of the activations there are: one for each block length that weight formats have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -224,24 +224,45 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let mut stretch = Stretch::new();
+        let mut own_codes = [[0; GROUP_COLUMNS]; STRETCH / 4];
         for start in (0..self.k).step_by(STRETCH) {
             let end = self.k.min(start + STRETCH);
+            // Columns lie too far apart for the CPU to see the next stretch coming; behind the last are the next columns.
+            let next = if end < self.k { end } else { GROUP_COLUMNS * self.k };
+            for (column, x) in self.x.chunks_exact(self.k).enumerate() {
+                prefetch(isa, x.as_ptr().wrapping_add(next).cast(), STRETCH * size_of::<f32>());
+                stretch.measure::<I, GROUP>(isa, &x[start..end], column);
+            }
+            // Columns are the lanes of scales and sums: no more than eight.
+            stretch.scale::<I::Narrow, GROUP>(isa.narrow());
             for (column, x) in self.x.chunks_exact(self.k).enumerate() {
                 stretch.quantize::<I, GROUP>(isa, &x[start..end], column);
             }
-            // Columns are the lanes of sums: no more than eight.
-            stretch.sum::<I::Narrow, GROUP>(isa.narrow());
+            let in_place = self.group.code_rows(start);
+            let is_in_place = in_place.is_some();
+            stretch.sum::<I::Narrow, GROUP>(isa.narrow(), in_place.unwrap_or(&mut own_codes));
+            if !is_in_place {
+                put(self.group.arrays.codes, self.group.width, start / 4, &own_codes);
+            }
             self.group.put::<GROUP>(start, &stretch);
         }
     }
 }
 
 impl GroupMut<'_> {
-    /// Takes over the stretch from `start` of k on.
+    /// Where the codes of a stretch from `start` of k on lie, if it is whole and all columns are there.
+    #[inline(always)]
+    fn code_rows(&mut self, start: usize) -> Option<&mut CodeRows> {
+        if self.width < GROUP_COLUMNS {
+            return None;
+        }
+        self.arrays.codes.as_chunks_mut().0.get_mut(start / 4..start / 4 + STRETCH / 4)?.try_into().ok()
+    }
+
+    /// Takes over the stretch from `start` of k on, but for its codes.
     #[inline(always)]
     fn put<const GROUP: usize>(&mut self, start: usize, stretch: &Stretch) {
         let (width, to) = (self.width, &mut self.arrays);
-        put(to.codes, width, start / 4, &stretch.codes);
         put(to.d, width, start / GROUP, &stretch.d[..STRETCH / GROUP]);
         put(to.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
         if GROUP == 256 {

@@ -1,4 +1,5 @@
 //! 256 codes of a group of columns: quantized column by column, then interleaved, and summed with columns in the lanes.
+//! Scales, too, are of all columns at once: a reduction and two divisions for each one would take longer than its codes.
 
 use crate::{
     kernel::{GROUP_COLUMNS, Peaks},
@@ -12,16 +13,25 @@ const UNIT: usize = 32;
 const UNITS: usize = STRETCH / UNIT;
 /// Entries of four codes in a unit.
 const STEPS: usize = UNIT / 4;
+/// Lanes of the widest register.
+const WIDEST: usize = 16;
 
 /// Entries of all columns of a full group; where columns are missing, they stay zero.
-type Row<T> = [T; GROUP_COLUMNS];
+pub(super) type Row<T> = [T; GROUP_COLUMNS];
+/// Entries of four codes of a stretch.
+pub(super) type CodeRows = [Row<i32>; STRETCH / 4];
 
-/// What [`Inputs`](crate::kernel::Inputs) holds of a stretch, for a full group of columns.
+/// What [`Inputs`](crate::kernel::Inputs) holds of a stretch beside the codes, for a full group of columns.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Stretch {
+    padded: [f32; STRETCH],
     by_column: Row<[i8; STRETCH]>,
-    pub codes: [Row<i32>; STRETCH / 4],
+    /// The bits of each group's largest magnitude: in one of the lanes, or the others hold smaller ones.
+    magnitudes: [Row<[i32; WIDEST]>; UNITS],
+    inverses: [Row<f32>; UNITS],
+    /// What of the codes counts: nothing where the scale is NaN or 0.
+    masks: [Row<i32>; UNITS],
     pub d: [Row<f32>; UNITS],
     pub neg_sums: [Row<i32>; UNITS],
     pub centres: [Row<i32>; 2 * UNITS],
@@ -37,8 +47,11 @@ impl Stretch {
     /// All zeros.
     pub fn new() -> Self {
         Stretch {
+            padded: [0.0; STRETCH],
             by_column: [[0; STRETCH]; GROUP_COLUMNS],
-            codes: [[0; GROUP_COLUMNS]; STRETCH / 4],
+            magnitudes: [[[0; WIDEST]; GROUP_COLUMNS]; UNITS],
+            inverses: [[0.0; GROUP_COLUMNS]; UNITS],
+            masks: [[0; GROUP_COLUMNS]; UNITS],
             d: [[0.0; GROUP_COLUMNS]; UNITS],
             neg_sums: [[0; GROUP_COLUMNS]; UNITS],
             centres: [[0; GROUP_COLUMNS]; 2 * UNITS],
@@ -51,33 +64,89 @@ impl Stretch {
         }
     }
 
-    /// Quantizes up to 256 values of a column, whole groups; codes behind them become zero.
+    /// Finds the largest magnitude of each group of up to 256 values of a column.
+    #[inline(always)]
+    pub fn measure<I: Isa, const GROUP: usize>(&mut self, isa: I, x: &[f32], column: usize) {
+        const { assert!(I::LANES <= WIDEST) };
+        // Magnitudes of floats order as integers, NaN above all.
+        let magnitude = isa.splat(0x7FFF_FFFF);
+        for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(&mut self.magnitudes) {
+            let mut largest = [isa.splat(0); 2];
+            for at in (0..GROUP).step_by(2 * I::LANES) {
+                for (i, largest) in largest.iter_mut().enumerate() {
+                    // SAFETY: 2 · LANES divides GROUP.
+                    let values = unsafe { isa.load(x.as_ptr().add(at + i * I::LANES).cast()) };
+                    *largest = isa.max(*largest, isa.and(values, magnitude));
+                }
+            }
+            // SAFETY: a register has at most as many lanes.
+            unsafe { isa.store(out[column].as_mut_ptr().cast(), isa.max(largest[0], largest[1])) };
+        }
+    }
+
+    /// The scales of all columns, from what was measured.
+    #[inline(always)]
+    pub fn scale<I: Isa, const GROUP: usize>(&mut self, isa: I) {
+        const { assert!(GROUP_COLUMNS.is_multiple_of(I::LANES) && WIDEST == 2 * GROUP_COLUMNS) };
+        for group in 0..STRETCH / GROUP {
+            let magnitudes = &mut self.magnitudes[group];
+            let mut by_lane = [[0; GROUP_COLUMNS]; GROUP_COLUMNS];
+            let mut amax = [0; GROUP_COLUMNS];
+            // SAFETY: a column has lanes for two rows, of which the first takes the larger ones; 8 columns of 32 bytes are
+            // interleaved into 8 rows; a register of columns ends with the row.
+            unsafe {
+                for lanes in magnitudes.iter_mut() {
+                    for at in (0..GROUP_COLUMNS).step_by(I::LANES) {
+                        let first: *mut u8 = lanes.as_mut_ptr().add(at).cast();
+                        isa.store(first, isa.max(isa.load(first), isa.load(first.add(size_of::<Row<i32>>()))));
+                    }
+                }
+                let to: *mut u8 = by_lane.as_mut_ptr().cast();
+                isa.interleave_eight(magnitudes.as_ptr().cast(), WIDEST * 4, to, size_of::<Row<i32>>());
+                for at in (0..GROUP_COLUMNS).step_by(I::LANES) {
+                    let mut largest = isa.splat(0);
+                    for row in &by_lane {
+                        largest = isa.max(largest, isa.load(row.as_ptr().add(at).cast()));
+                    }
+                    store(isa, &mut amax, at, largest);
+                }
+            }
+            for (column, bits) in amax.into_iter().enumerate() {
+                let (d, inverse) = scale_of(f32::from_bits(bits as u32));
+                self.d[group][column] = d;
+                self.inverses[group][column] = inverse;
+                self.masks[group][column] = if inverse == 0.0 { 0 } else { -1 };
+            }
+        }
+    }
+
+    /// Quantizes up to 256 values of a column, whole groups, by the scales; codes behind them become zero.
     #[inline(always)]
     pub fn quantize<I: Isa, const GROUP: usize>(&mut self, isa: I, x: &[f32], column: usize) {
-        let mut padded = [0.0; STRETCH];
-        let groups = x.len() / GROUP;
-        let x: &[f32; STRETCH] = x.try_into().unwrap_or_else(|_| {
-            padded[..x.len()].copy_from_slice(x);
-            &padded
-        });
-        let mut inverses = [0.0; UNITS];
-        for (g, x) in x.as_chunks::<GROUP>().0.iter().enumerate().take(groups) {
-            (self.d[g][column], inverses[g]) = scale_of(x);
-        }
+        let x: &[f32; STRETCH] = match x.try_into() {
+            Ok(x) => x,
+            Err(_) => {
+                self.padded = [0.0; STRETCH];
+                self.padded[..x.len()].copy_from_slice(x);
+                &self.padded
+            }
+        };
         // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
         let magic = isa.bits_f32(isa.splat(FLOAT_ORIGIN));
         for first in (0..STRETCH).step_by(4 * I::LANES) {
-            // SAFETY: 4 · LANES divides STRETCH.
+            // SAFETY: 4 · LANES divides STRETCH; the column is one of the row's.
             unsafe {
                 let codes = isa.pack_bytes(array_of(
                     #[inline(always)]
                     |quarter| {
                         let at = first + quarter * I::LANES;
-                        let inverse = inverses[at / GROUP];
-                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.splat_f32(inverse));
+                        let of_group = |rows: *const u8| isa.broadcast(rows.add(at / GROUP * size_of::<Row<i32>>()));
+                        let inverse = of_group(self.inverses[0].as_ptr().add(column).cast());
+                        let mask = of_group(self.masks[0].as_ptr().add(column).cast());
+                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.bits_f32(inverse));
                         let integer = isa.float_bits(isa.add_f32(scaled, magic));
                         // What is not finite would not be zero.
-                        isa.and(integer, isa.splat(if inverse == 0.0 { 0 } else { -1 }))
+                        isa.and(integer, mask)
                     },
                 ));
                 isa.store(self.by_column[column].as_mut_ptr().add(first).cast(), codes);
@@ -87,51 +156,34 @@ impl Stretch {
 
     /// Interleaves the columns' codes and sums them.
     #[inline(always)]
-    pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I) {
-        const { assert!(GROUP_COLUMNS.is_multiple_of(I::LANES)) };
+    pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I, codes: &mut CodeRows) {
         // SAFETY: 8 columns of 32 bytes, and 8 steps of 32 bytes.
         for unit in 0..UNITS {
             unsafe {
                 let from = self.by_column.as_ptr().cast::<u8>().add(unit * UNIT);
-                isa.interleave_eight(from, STRETCH, self.codes[unit * STEPS].as_mut_ptr().cast(), 4 * GROUP_COLUMNS);
+                isa.interleave_eight(from, STRETCH, codes[unit * STEPS].as_mut_ptr().cast(), 4 * GROUP_COLUMNS);
             }
         }
         self.peaks = Peaks::default();
         for lanes in (0..GROUP_COLUMNS).step_by(I::LANES) {
             if GROUP == STRETCH {
-                self.sum_superblock(isa, lanes);
+                self.sum_superblock(isa, codes, lanes);
             } else {
-                self.sum_blocks(isa, lanes);
+                self.sum_blocks(isa, codes, lanes);
             }
         }
     }
 
-    /// `Σ f(codes)` over the four entries from `step` on, of the bytes of an entry that are 1 in `bytes`.
-    #[inline(always)]
-    fn sum_16<I: Isa>(&self, isa: I, bytes: i32, step: usize, lanes: usize, f: impl Fn(I::V) -> I::V) -> I::V {
-        let mut sum = [[isa.splat(0)]];
-        isa.dot::<1, 4, 1, 1>(
-            &mut sum,
-            #[inline(always)]
-            |_, _| isa.splat(bytes),
-            #[inline(always)]
-            |s, _| {
-                // SAFETY: a register of columns ends with the row.
-                f(unsafe { isa.load(self.codes[step + s].as_ptr().add(lanes).cast()) })
-            },
-        );
-        sum[0][0]
-    }
-
     /// The sums of eight blocks of 32.
     #[inline(always)]
-    fn sum_blocks<I: Isa>(&mut self, isa: I, lanes: usize) {
+    fn sum_blocks<I: Isa>(&mut self, isa: I, codes: &CodeRows, lanes: usize) {
         for unit in 0..UNITS {
             let [a, b] = array_of(
                 #[inline(always)]
                 |half| {
-                    self.sum_16(
+                    sum_16(
                         isa,
+                        codes,
                         0x0101_0101,
                         unit * STEPS + 4 * half,
                         lanes,
@@ -153,13 +205,14 @@ impl Stretch {
 
     /// Stores the centres of the sixteen `group`; gives the sum of its codes and that of their magnitudes.
     #[inline(always)]
-    fn sum_centred<I: Isa>(&mut self, isa: I, group: usize, lanes: usize) -> (I::V, I::V) {
+    fn sum_centred<I: Isa>(&mut self, isa: I, codes: &CodeRows, group: usize, lanes: usize) -> (I::V, I::V) {
         let (step, zero) = (4 * group, isa.splat(0));
         let sums: [I::V; 2] = array_of(
             #[inline(always)]
             |upper| {
-                self.sum_16(
+                sum_16(
                     isa,
+                    codes,
                     0x0101 << (16 * upper),
                     step,
                     lanes,
@@ -168,8 +221,9 @@ impl Stretch {
                 )
             },
         );
-        let magnitude = self.sum_16(
+        let magnitude = sum_16(
             isa,
+            codes,
             0x0101_0101,
             step,
             lanes,
@@ -187,12 +241,12 @@ impl Stretch {
 
     /// The sums of a superblock.
     #[inline(always)]
-    fn sum_superblock<I: Isa>(&mut self, isa: I, lanes: usize) {
+    fn sum_superblock<I: Isa>(&mut self, isa: I, codes: &CodeRows, lanes: usize) {
         let zero = isa.splat(0);
         let (mut total, mut before, mut of_16, mut of_32) = (zero, zero, zero, zero);
         for unit in 0..UNITS {
-            let (a, abs_a) = self.sum_centred(isa, 2 * unit, lanes);
-            let (b, abs_b) = self.sum_centred(isa, 2 * unit + 1, lanes);
+            let (a, abs_a) = self.sum_centred(isa, codes, 2 * unit, lanes);
+            let (b, abs_b) = self.sum_centred(isa, codes, 2 * unit + 1, lanes);
             let sum = isa.add(a, b);
             store(isa, &mut self.sums16[unit], lanes, pair(isa, a, b));
             if unit % 2 == 1 {
@@ -215,6 +269,23 @@ impl Stretch {
     }
 }
 
+/// `Σ f(codes)` over the four entries from `step` on, of the bytes of an entry that are 1 in `bytes`.
+#[inline(always)]
+fn sum_16<I: Isa>(isa: I, codes: &CodeRows, bytes: i32, step: usize, lanes: usize, f: impl Fn(I::V) -> I::V) -> I::V {
+    let mut sum = [[isa.splat(0)]];
+    isa.dot::<1, 4, 1, 1>(
+        &mut sum,
+        #[inline(always)]
+        |_, _| isa.splat(bytes),
+        #[inline(always)]
+        |s, _| {
+            // SAFETY: a register of columns ends with the row.
+            f(unsafe { isa.load(codes[step + s].as_ptr().add(lanes).cast()) })
+        },
+    );
+    sum[0][0]
+}
+
 /// The low halves of the lanes of `a`, those of `b` above them.
 #[inline(always)]
 fn pair<I: Isa>(isa: I, a: I::V, b: I::V) -> I::V {
@@ -233,14 +304,10 @@ const SMALLEST: f32 = 1e-36;
 
 /// The scale of a group and what its values are multiplied by; NaN and 0 if a value is not finite.
 #[inline(always)]
-fn scale_of<const GROUP: usize>(x: &[f32; GROUP]) -> (f32, f32) {
-    // Magnitudes of floats order as integers, NaN above all.
-    let amax = f32::from_bits(x.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7FFF_FFFF)));
-    if !amax.is_finite() {
-        (f32::NAN, 0.0)
-    } else if amax < SMALLEST {
-        (0.0, 0.0)
-    } else {
-        (amax / 127.0, 127.0 / amax)
-    }
+fn scale_of(amax: f32) -> (f32, f32) {
+    // Divided whatever comes of it: a choice between results takes no branch.
+    let (d, inverse) = (amax / 127.0, 127.0 / amax);
+    let (finite, counts) = (amax.is_finite(), amax >= SMALLEST);
+    let d = if counts { d } else { 0.0 };
+    (if finite { d } else { f32::NAN }, if finite & counts { inverse } else { 0.0 })
 }

@@ -31,6 +31,7 @@ pub(crate) use gather::{Gathered, Selection};
 use inputs::Columns;
 pub(crate) use inputs::{GROUP_COLUMNS, Inputs, Peaks, group_columns, padded_columns};
 pub(crate) use output::Output;
+pub(crate) use prefetch::prefetch;
 pub(crate) use shared::SharedMut;
 pub use tile::{FlatTile, FloatTile, SuperTile, Tile};
 

@@ -357,8 +357,11 @@ impl<
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
                 let packed = PackedBlock::<I, Self, 1> { isa, tile, row, class: PhantomData };
-                for step in 0..UNITS * UNIT_STEPS {
-                    isa.store((&raw mut (*out).codes[step]).cast::<u8>().add(row * 4), packed.codes(step, 0));
+                // Two loops, of which the compiler unrolls the inner one: where a step's bits lie is then known.
+                for unit in 0..UNITS {
+                    for step in unit * UNIT_STEPS..(unit + 1) * UNIT_STEPS {
+                        isa.store((&raw mut (*out).codes[step]).cast::<u8>().add(row * 4), packed.codes(step, 0));
+                    }
                 }
                 for p in 0..Self::PAIRS {
                     if Self::SCALED {
