@@ -1,4 +1,4 @@
-//! AVX2 with F16C: eight lanes, bytes multiplied by `vpmaddubsw`.
+//! AVX2 with F16C and FMA: eight lanes, bytes multiplied by `vpmaddubsw`.
 //!
 //! `vpmaddubsw` adds two u8 × i8 products into an i16 that saturates, so codes of b bits may be summed in i16 only while
 //! 2·(2ᵇ − 1)·127 per step stays below 2¹⁵: 8 steps of 4-bit codes, 4 of 5 bits, 2 of 6 bits. 8-bit codes are centred
@@ -20,7 +20,7 @@ use super::{
 use core::arch::x86_64::*;
 
 pulp::simd_type! {
-    /// The proof that this CPU has AVX2 and F16C.
+    /// The proof that this CPU has AVX2, F16C and FMA.
     #[allow(missing_docs)]
     pub struct Avx2 {
         pub sse: "sse",
@@ -36,6 +36,7 @@ pulp::simd_type! {
         pub bmi2: "bmi2",
         pub lzcnt: "lzcnt",
         pub f16c: "f16c",
+        pub fma: "fma",
     }
 }
 
@@ -431,6 +432,11 @@ impl Isa for Avx2 {
     fn mul_f32(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: the token proves AVX.
         unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add_f32(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the token proves FMA.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     fn widen_f16(self, a: __m256i) -> __m256 {

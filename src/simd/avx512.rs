@@ -43,6 +43,7 @@ pulp::simd_type! {
         pub bmi2: "bmi2",
         pub lzcnt: "lzcnt",
         pub f16c: "f16c",
+        pub fma: "fma",
         pub avx512f: "avx512f",
         pub avx512bw: "avx512bw",
         pub avx512dq: "avx512dq",
@@ -360,6 +361,11 @@ impl Isa for Avx512Vnni {
     fn mul_f32(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add_f32(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     fn widen_f16(self, a: __m512i) -> __m512 {

@@ -3,7 +3,7 @@
 //! An [`Isa`] value is the proof that the CPU has the instructions, so its methods are safe; only those that touch
 //! memory are not. All of them are `#[inline(always)]` and are meant to be called inside [`Isa::vectorize`], where the
 //! instructions are enabled. Every implementation gives the same bits: integer sums are exact, and float operations
-//! are single IEEE additions and multiplications, never contracted.
+//! are single IEEE operations, never contracted: where a product and a sum are rounded once, the code says so.
 
 use super::Level;
 
@@ -147,6 +147,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn sub_f32(self, a: Self::F, b: Self::F) -> Self::F;
     /// Multiplication.
     fn mul_f32(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn mul_add_f32(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The f16 in the low half of each lane, widened; the high halves are zero.
     fn widen_f16(self, a: Self::V) -> Self::F;
     /// The bits of each lane as an f32.

@@ -44,7 +44,7 @@ use core::str::FromStr;
 pub enum Level {
     /// Plain Rust, on every machine.
     Scalar,
-    /// x86-64 with AVX2 and F16C.
+    /// x86-64 with AVX2, F16C and FMA.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,

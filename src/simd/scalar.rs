@@ -27,6 +27,25 @@ fn halves(a: i32, b: i32, f: impl Fn(i16, i16) -> i16) -> i32 {
     half(0) | half(16)
 }
 
+/// `a · b + c`, rounded once; `core` has no such operation.
+#[inline(always)]
+fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    // 48 bits of a product are exact in an f64. The sum is rounded to odd, so that the rounding to f32, of less than half as
+    // many bits, sees on which side of it the exact sum lies (Boldo and Melquiond, "Emulation of FMA and correctly rounded
+    // sums", IEEE Transactions on Computers 57, 2008).
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    let of_c = sum - product;
+    let error = (product - (sum - of_c)) + (c - of_c);
+    let bits = sum.to_bits();
+    let odd = if sum.is_finite() && error != 0.0 && bits & 1 == 0 {
+        if (error > 0.0) == (sum > 0.0) { bits + 1 } else { bits - 1 }
+    } else {
+        bits
+    };
+    f64::from_bits(odd) as f32
+}
+
 impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const LANES: usize = LANES;
@@ -144,6 +163,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn add_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         array_of(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn mul_add_f32(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        array_of(|i| mul_add(a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn sub_f32(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
@@ -299,5 +322,47 @@ impl Isa for Scalar {
                 _ => kernel.run::<Self, 1, 1, 1>(self, 0),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mul_add_rounds_once() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        let (mut rounded_twice, mut subnormal) = (0, 0);
+        for i in 0..2_000_000 {
+            // Any factors and a sum as large as the product, 40 bits more or less; or a product that is nearly half of the
+            // sum's last bit.
+            let near_one = |bits: u32| f32::from_bits(0x3F7F_FFF8 + bits % 16);
+            let (a, b, c) = if i % 2 == 0 {
+                let (a, b) = (f32::from_bits(random()), f32::from_bits(random()));
+                let exponent = ((a * b).to_bits() >> 23 & 0xFF) as i32 + (random() % 81) as i32 - 40;
+                (a, b, f32::from_bits(random() & 0x807F_FFFF | (exponent.clamp(0, 254) as u32) << 23))
+            } else {
+                let sign = if random() % 2 == 0 { 1.0 } else { -1.0 };
+                (near_one(random()), near_one(random()) * sign / 16_777_216.0, 1.0 + near_one(random()))
+            };
+            let (found, expected) = (mul_add(a, b, c), a.mul_add(b, c));
+            assert!(
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                "{a:e} · {b:e} + {c:e}"
+            );
+            let twice = (f64::from(a) * f64::from(b) + f64::from(c)) as f32;
+            rounded_twice += usize::from(twice.to_bits() != expected.to_bits() && !expected.is_nan());
+            subnormal += usize::from(expected.is_subnormal());
+        }
+        assert!(rounded_twice > 0 && subnormal > 0, "{rounded_twice} would differ, {subnormal} subnormal");
+        for (a, b, c) in [(f32::INFINITY, 0.0, 1.0), (f32::INFINITY, 1.0, f32::NEG_INFINITY), (f32::NAN, 1.0, 1.0)] {
+            assert!(mul_add(a, b, c).is_nan());
+        }
+        assert_eq!(mul_add(f32::MAX, 2.0, -1.0), f32::INFINITY);
+        assert_eq!(mul_add(-1.0, 1.0, 1.0).to_bits(), 0);
     }
 }

@@ -4,7 +4,8 @@
 //! L1. Both are products of a register tile: up to six rows share each register of keys or values that is loaded. With
 //! codes, a step of 32 multiply-adds is one `vpdpwssd` (512 bits), or one `vpmaddwd` and one addition for half as many
 //! (256), and softmax weights become codes as well, with one scale for each row and block, after the values' scales are
-//! multiplied in. With floats, a multiplication and an addition do as many as a register has lanes.
+//! multiplied in. With floats, a fused multiply-add does as many as a register has lanes: two operations would take up to
+//! twice as long, and rounding once is something that every level can do.
 
 use super::{
     QueryVectors, TILE_ROWS, Tile,

@@ -167,7 +167,7 @@ impl<E: Float> Operand for E {
     }
     #[inline(always)]
     fn add_product<I: Isa>(isa: I, sum: I::F, elements: I::F, factors: I::F) -> I::F {
-        isa.add_f32(sum, isa.mul_f32(elements, factors))
+        isa.mul_add_f32(elements, factors, sum)
     }
     #[inline(always)]
     fn to_f32<I: Isa>(_: I, sum: I::F) -> I::F {
