@@ -8,7 +8,7 @@ use super::{
     driver::{self, Job},
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::prefetch_ahead,
+    prefetch::{panel_ahead_bytes, prefetch},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -300,8 +300,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        let ahead_bytes = panel_ahead_bytes::<I>();
         for block in 0..x.k / UNIT_CODES {
-            prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
+            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES + ahead_bytes), Self::TILE_BYTES);
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let rows =

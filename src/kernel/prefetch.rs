@@ -1,11 +1,11 @@
 //! Asking for weights before they are read.
 
-use crate::simd::Isa;
+use crate::simd::{Isa, Level, is_amd};
 
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
 /// How far ahead of a stream of weights memory is asked for.
-pub const AHEAD_BYTES: usize = 8 << 10;
+const AHEAD_BYTES: usize = 8 << 10;
 
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
@@ -29,10 +29,17 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
     );
 }
 
-/// Asks for what lies [`AHEAD_BYTES`] behind a tile or block.
+/// How far ahead of a packed panel's tiles memory is asked for. AMD's CPUs with AVX-512 see such a stream themselves, and are
+/// only slowed down: on Zen 4 a third more bytes a second came without (one thread; two, limited by memory, a tenth).
 #[inline(always)]
-pub fn prefetch_ahead<I: Isa>(isa: I, tile: *const u8, tile_bytes: usize) {
-    prefetch(isa, tile.wrapping_add(AHEAD_BYTES), tile_bytes);
+pub fn panel_ahead_bytes<I: Isa>() -> usize {
+    if matches!(I::LEVEL, Level::Avx512Vnni) && is_amd() { 0 } else { AHEAD_BYTES }
+}
+
+/// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.
+#[inline(always)]
+pub fn prefetch_ahead<I: Isa>(isa: I, block: *const u8, block_bytes: usize) {
+    prefetch(isa, block.wrapping_add(AHEAD_BYTES), block_bytes);
 }
 
 /// Asks for what lies [`NEAR_BYTES`] behind a block to come to the first-level cache: there is little to do with such codes

@@ -12,7 +12,7 @@ use super::{
     flat::store_sums,
     pack::{pack_codes, pack_pairs, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_step, unpack_value},
-    prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch_ahead},
+    prefetch::{LINE_BYTES, panel_ahead_bytes, prefetch},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -156,6 +156,8 @@ struct PackedBlock<I, T, const MR: usize> {
     tile: *const u8,
     /// The first of the rows.
     row: usize,
+    /// How far behind the tile is what is asked for meanwhile.
+    ahead_bytes: usize,
     class: PhantomData<T>,
 }
 
@@ -238,13 +240,10 @@ impl<
         let shares = parts * I::REGISTERS / MR;
         let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
         let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
-        prefetch_ahead(self.isa, self.tile.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
+        let ahead = self.tile.wrapping_add(self.ahead_bytes);
+        prefetch(self.isa, ahead.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
         // One more or none: a line that is read anyway in its place, and no loop of unknown length.
-        let last = if end - first > lines / shares {
-            self.tile.wrapping_add(AHEAD_BYTES + (end - 1) * LINE_BYTES)
-        } else {
-            self.tile
-        };
+        let last = if end - first > lines / shares { ahead.wrapping_add((end - 1) * LINE_BYTES) } else { self.tile };
         self.isa.prefetch_far(last);
     }
     #[inline(always)]
@@ -356,7 +355,7 @@ impl<
         unsafe {
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
-                let packed = PackedBlock::<I, Self, 1> { isa, tile, row, class: PhantomData };
+                let packed = PackedBlock::<I, Self, 1> { isa, tile, row, ahead_bytes: 0, class: PhantomData };
                 // Two loops, of which the compiler unrolls the inner one: where a step's bits lie is then known.
                 for unit in 0..UNITS {
                     for step in unit * UNIT_STEPS..(unit + 1) * UNIT_STEPS {
@@ -466,6 +465,7 @@ impl<
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        let ahead_bytes = panel_ahead_bytes::<I>();
         for block in 0..x.k / BLOCK {
             let tile = panel.wrapping_add(block * Self::TILE_BYTES);
             if I::REGISTERS == 2 {
@@ -473,7 +473,7 @@ impl<
                 // all of x twice.
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {
-                    let operands = PackedBlock::<I, Self, 2> { isa, tile, row: 0, class: PhantomData };
+                    let operands = PackedBlock::<I, Self, 2> { isa, tile, row: 0, ahead_bytes, class: PhantomData };
                     let mut both = [acc[0][0], acc[1][0]];
                     Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
                     [acc[0][0], acc[1][0]] = both;
@@ -483,7 +483,8 @@ impl<
             for r in 0..I::REGISTERS {
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {
-                    let operands = PackedBlock::<I, Self, 1> { isa, tile, row: r * I::LANES, class: PhantomData };
+                    let operands =
+                        PackedBlock::<I, Self, 1> { isa, tile, row: r * I::LANES, ahead_bytes, class: PhantomData };
                     Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
                 }
             }

@@ -1,17 +1,22 @@
 //! AVX-512 with VNNI: sixteen lanes, bytes multiplied by `vpdpbusd`.
 //!
-//! 64 MACs of 16 rows × 4 codes cost one `vpdpbusd` (two 256-bit multiply pipes, one 512-bit result a cycle, on Zen 4;
-//! ports 0 and 5, two a cycle, on Intel's servers) and, shared among the 2 × 8 tile, an eighth of a load of codes (a quarter
+//! 64 MACs of 16 rows × 4 codes cost one `vpdpbusd` and, shared among the 2 × 8 tile, an eighth of a load of codes (a quarter
 //! in scaled groups, whose columns are summed four after four, for which there are registers) and half a broadcast of x,
-//! which are loads alone. On Intel everything else meets the dots on ports 0 and 5, per 64 MACs:
+//! which are loads alone. What else there is, per 64 MACs, and how much of the dots' peak it leaves:
 //!
-//! - blocks of 32: `vfmadd`, `vmulps`, `vaddps` per block, 3/8, and with minima 5/8: 73% and 62% of the dots' peak at best;
-//!   2.4 and 2.8 instructions in all;
-//! - superblocks with groups of 32: one `vpdpwssd` a group, four for the minima and seven float operations, 19/64: 77%, 2.0
-//!   instructions (and a `vpshufb` a group where sums may not fit an i16); groups of 16 (6 bits): one a group and three,
-//!   19/64: 77%, 2.3 instructions;
-//! - folded 2- and 3-bit codes, and 8 bits: three float operations (with minima eight `vpdpwssd` and four more), 3/64 and
-//!   15/64; 1.65 instructions.
+//! | class | instructions in all | Intel's servers | Zen 4 |
+//! |---|--:|--:|--:|
+//! | blocks of 32: `vfmadd`, `vmulps`, `vaddps` a block, 3/8 | 2.4 | 73% | 80% |
+//! | the same with minima, 5/8 | 2.8 | 62% | 73% |
+//! | groups of 32: a `vpdpwssd` each, four for the minima and seven float operations a superblock, 19/64 (and a `vpshufb` a group where sums may not fit an i16) | 2.0 | 77% | 81% |
+//! | groups of 16, 6 bits: one a group and four, 20/64 | 2.3 | 76% | 78% |
+//! | folded 2-bit codes: with minima eight `vpdpwssd` and seven, 15/64 | 1.65 | 81% | 85% |
+//! | folded 3-bit codes, and 8 bits in superblocks: four float operations, 4/64 | 1.65 | 94% | 97% |
+//!
+//! Intel's servers start two dots a cycle, on ports 0 and 5, where everything but loads meets them. Zen 4 starts one, and in
+//! its place any other multiplication, of bytes, i16 or floats; sums, conversions, shuffles and loads go beside (measured:
+//! six `vpmaddwd`, `vpdpwssd`, `vpmaddubsw`, `vmulps` or `vfmadd` among twelve dots take six cycles more; twelve `vpaddd`,
+//! loads or broadcasts, or six `vaddps`, `vcvtdq2ps` or `vpshufb` none).
 
 use super::{
     Level, array_of,

@@ -6,6 +6,7 @@
 mod array;
 mod isa;
 mod scalar;
+mod vendor;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,6 +16,7 @@ mod avx512;
 pub use array::array_of;
 pub use isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, largest_code, sums_fit};
 pub use scalar::Scalar;
+pub(crate) use vendor::is_amd;
 
 /// Enters the features of pulp token `$token` and calls `$f`.
 #[cfg(target_arch = "x86_64")]
