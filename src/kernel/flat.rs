@@ -300,7 +300,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        let ahead_bytes = panel_ahead_bytes::<I>();
+        let ahead_bytes = panel_ahead_bytes::<I>(NR);
         for block in 0..x.k / UNIT_CODES {
             prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES + ahead_bytes), Self::TILE_BYTES);
             // SAFETY: the caller vouches for the tiles and for x.

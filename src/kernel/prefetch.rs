@@ -29,11 +29,12 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
     );
 }
 
-/// How far ahead of a packed panel's tiles memory is asked for. AMD's CPUs with AVX-512 see such a stream themselves, and are
-/// only slowed down: on Zen 4 a third more bytes a second came without (one thread; two, limited by memory, a tenth).
+/// How far ahead of a packed panel's tiles memory is asked for, which are multiplied by `columns` columns of x. For one, which
+/// takes them as fast as they come, AMD's CPUs with AVX-512 see the stream themselves and are only slowed down: on Zen 4 a third
+/// more bytes a second came without (one thread; two, limited by memory, a tenth). Four columns and more took up to half as long again.
 #[inline(always)]
-pub fn panel_ahead_bytes<I: Isa>() -> usize {
-    if matches!(I::LEVEL, Level::Avx512Vnni) && is_amd() { 0 } else { AHEAD_BYTES }
+pub fn panel_ahead_bytes<I: Isa>(columns: usize) -> usize {
+    if columns == 1 && matches!(I::LEVEL, Level::Avx512Vnni) && is_amd() { 0 } else { AHEAD_BYTES }
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.

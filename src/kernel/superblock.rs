@@ -465,7 +465,7 @@ impl<
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        let ahead_bytes = panel_ahead_bytes::<I>();
+        let ahead_bytes = panel_ahead_bytes::<I>(NR);
         for block in 0..x.k / BLOCK {
             let tile = panel.wrapping_add(block * Self::TILE_BYTES);
             if I::REGISTERS == 2 {
