@@ -8,7 +8,7 @@ use super::{
 use crate::{
     QuantBlock,
     format::BlockCodes,
-    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of},
+    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512},
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
@@ -86,8 +86,12 @@ pub(super) const MAX_PANELS: usize = 2;
 
 /// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
 const X_CODES_BYTES: usize = 1 << 20;
-/// Columns up to which a packed panel is unpacked in registers instead of expanded.
-const SMALL_BATCH: usize = 16;
+/// Columns up to which a packed panel is unpacked in registers instead of expanded. Where unpacking goes beside the dots, it
+/// costs less than going through memory until x no longer stays in L2; folded codes leave fewer multiplications.
+#[inline(always)]
+fn small_batch<T: IntTile, I: Isa>() -> usize {
+    if is_amd_avx512::<I>() && !T::folds::<I>() { 128 } else { 16 }
+}
 
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
@@ -113,7 +117,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match self.job.weights {
-            Weights::Packed(packed) if self.x.m <= SMALL_BATCH => self.multiply_packed(isa, packed),
+            Weights::Packed(packed) if self.x.m <= small_batch::<T, I>() => self.multiply_packed(isa, packed),
             Weights::Native(native) if self.x.m == 1 => {
                 native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels);
             }

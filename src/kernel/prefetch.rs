@@ -1,6 +1,6 @@
 //! Asking for weights before they are read.
 
-use crate::simd::{Isa, Level, is_amd};
+use crate::simd::{Isa, is_amd_avx512};
 
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
@@ -34,7 +34,7 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
 /// more bytes a second came without (one thread; two, limited by memory, a tenth). Four columns and more took up to half as long again.
 #[inline(always)]
 pub fn panel_ahead_bytes<I: Isa>(columns: usize) -> usize {
-    if columns == 1 && matches!(I::LEVEL, Level::Avx512Vnni) && is_amd() { 0 } else { AHEAD_BYTES }
+    if columns == 1 && is_amd_avx512::<I>() { 0 } else { AHEAD_BYTES }
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.

@@ -91,11 +91,9 @@ impl<
         (low, high)
     };
 
-    /// Whether expanded codes are products of codes and scales, as bytes above the smallest one: the sums are the same
+    /// Whether products of codes and scales fit expanded codes, as bytes above the smallest one: the sums are the same
     /// integers, and a superblock becomes one group.
-    const fn folds<I: Isa>() -> bool {
-        Self::SCALED && I::FOLDS_SCALES && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256
-    }
+    const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
 
     /// The integer scales of a pair of groups as stored, without their bias.
     #[inline(always)]
@@ -348,6 +346,11 @@ impl<
 {
     type Expanded = Expanded;
     type Tail = ();
+
+    #[inline(always)]
+    fn folds<I: Isa>() -> bool {
+        Self::FOLDABLE && I::FOLDS_SCALES
+    }
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {

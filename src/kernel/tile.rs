@@ -100,6 +100,12 @@ pub(super) trait IntTile: Tile {
     /// What the last blocks of a row meet of x.
     type Tail;
 
+    /// Whether expanded codes are products with their groups' scales.
+    #[inline(always)]
+    fn folds<I: Isa>() -> bool {
+        false
+    }
+
     /// Expands a packed block.
     ///
     /// # Safety

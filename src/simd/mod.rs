@@ -16,7 +16,7 @@ mod avx512;
 pub use array::array_of;
 pub use isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, largest_code, sums_fit};
 pub use scalar::Scalar;
-pub(crate) use vendor::is_amd;
+pub(crate) use vendor::is_amd_avx512;
 
 /// Enters the features of pulp token `$token` and calls `$f`.
 #[cfg(target_arch = "x86_64")]

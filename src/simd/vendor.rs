@@ -1,13 +1,21 @@
 //! Who made the CPU: what two makers' chips with the same instructions do differently.
 
+use super::{Isa, Level};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const UNKNOWN: u8 = 0;
 const OTHER: u8 = 1;
 const AMD: u8 = 2;
 
+/// Whether instructions of `I` are AVX-512 on a CPU of AMD's: there nothing but a multiplication takes a dot's place, and long
+/// streams are read ahead well.
+#[inline(always)]
+pub fn is_amd_avx512<I: Isa>() -> bool {
+    matches!(I::LEVEL, Level::Avx512Vnni) && is_amd()
+}
+
 /// Whether AMD made this CPU. It is asked once: the question takes a virtual machine microseconds.
-pub fn is_amd() -> bool {
+fn is_amd() -> bool {
     static VENDOR: AtomicU8 = AtomicU8::new(UNKNOWN);
     match VENDOR.load(Ordering::Relaxed) {
         UNKNOWN => {
