@@ -31,7 +31,8 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
 
 /// How far ahead of a packed panel's tiles memory is asked for, which are multiplied by `columns` columns of x. For one, which
 /// takes them as fast as they come, AMD's CPUs with AVX-512 see the stream themselves and are only slowed down: on Zen 4 a third
-/// more bytes a second came without (one thread; two, limited by memory, a tenth). Four columns and more took up to half as long again.
+/// more bytes a second came without (one thread; two, limited by memory, a tenth). Four columns and more took up to half as
+/// long again.
 #[inline(always)]
 pub fn panel_ahead_bytes<I: Isa>(columns: usize) -> usize {
     if columns == 1 && is_amd_avx512::<I>() { 0 } else { AHEAD_BYTES }
