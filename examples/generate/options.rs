@@ -12,7 +12,7 @@ use quantblock::{Level, Storage};
 const QUESTION: &str = "What is the capital of France?";
 
 /// The demo model is small and often wrong; with this seed it answers its question.
-const SEED: u64 = 11;
+const SEED: u64 = 7;
 
 /// Runs a GGUF model on the CPU. Without -m, a small model is fetched and asked a question.
 #[derive(Parser, Debug)]
