@@ -428,8 +428,7 @@ impl Isa for Avx512Vnni {
     fn scale_sum(self, sum: __m512i, d: __m512, origin: __m512) -> __m512 {
         // The bits of `sum` are a float above the origin; what is added takes the origin's part away again, so that the one
         // rounding is that of the product.
-        // SAFETY: the token proves AVX-512F.
-        unsafe { _mm512_fmadd_ps(_mm512_castsi512_ps(sum), d, origin) }
+        self.mul_add_f32(self.bits_f32(sum), d, origin)
     }
     #[inline(always)]
     fn sub_i16(self, a: __m512i, b: __m512i) -> __m512i {
