@@ -8,6 +8,7 @@ mod float;
 mod k_quant;
 mod le;
 mod legacy;
+mod planes;
 mod registry;
 mod row;
 mod search;
@@ -20,6 +21,7 @@ pub use legacy::{
     BlockLegacy, BlockQ40, BlockQ41, BlockQ50, BlockQ51, BlockQ80, Legacy, LegacyBlock, LegacyKind, Q40, Q41, Q50, Q51,
     Q80,
 };
+pub use planes::{Plane, Planes};
 pub use row::{dequantize_row, quantize_row, row_bytes};
 
 use crate::kernel::Tile;
@@ -65,6 +67,8 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// Where in a block all its codes lie in order as signed bytes, `code − 128`, if they do: decode reads them there.
     /// Of no use to tiles whose groups have scales of their own.
     const SIGNED_CODES_AT: Option<usize> = None;
+    /// Where the bits of a superblock's codes lie, if they lie in planes: decode takes them from there.
+    const PLANES: Option<Planes> = None;
     /// Whether a block of 32 keeps the fifth bits of its codes apart: kernels spread what [`Self::low_codes`] leaves out.
     const FIFTH_BITS: bool = false;
 

@@ -323,32 +323,20 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
+    fn tail<I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
+        row::Tail::new::<I>(x, len)
+    }
+
+    #[inline(always)]
     unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        blocks: &[F::Block],
+        rows: &[&[F::Block]],
         x: &Inputs<'_>,
         first: usize,
+        tail: Option<&row::Tail>,
         terms: *mut f32,
-    ) {
+    ) -> usize {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
-    }
-
-    #[inline(always)]
-    fn tail<I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
-        Self::tail_of::<I>(x, len)
-    }
-
-    #[inline(always)]
-    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
-        isa: I,
-        tails: &[&[F::Block]],
-        _: &Inputs<'_>,
-        tail: &row::Tail,
-        terms: *mut f32,
-        stride: usize,
-    ) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { Self::tails::<F, I>(isa, tails, tail, terms, stride) }
+        unsafe { Self::terms_of_rows::<F, I>(isa, rows, x, first, tail, terms) }
     }
 }

@@ -12,17 +12,17 @@ use super::{
 use crate::{
     QuantBlock,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
 use core::ops::Range;
 
 /// Terms of a row that are kept at a time.
-const TERMS: usize = 256;
+pub(super) const TERMS: usize = 256;
 /// Rows that [`Isa::interleave_rows`] gives at once.
 const STEPS: usize = 8;
 
 #[repr(C, align(64))]
-struct Terms([[f32; TERMS + PANEL_ROWS]; PANEL_ROWS]);
+struct Terms([f32; TERMS * PANEL_ROWS + PANEL_ROWS]);
 
 #[repr(C, align(64))]
 struct Columns([[f32; PANEL_ROWS]; STEPS]);
@@ -59,6 +59,12 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
         NativeBlock { block, view, fifth_bits }
     }
 
+    /// Where the block starts.
+    #[inline(always)]
+    pub fn bytes(&self) -> *const u8 {
+        (&raw const *self.block).cast()
+    }
+
     /// Where the codes lie.
     #[inline(always)]
     pub fn codes(&self) -> *const u8 {
@@ -68,7 +74,7 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
             }
         }
         match Self::IN_PLACE {
-            Some(at) => (&raw const *self.block).cast::<u8>().wrapping_add(at),
+            Some(at) => self.bytes().wrapping_add(at),
             None => self.view.codes.as_ptr(),
         }
     }
@@ -95,48 +101,35 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
         #[inline(always)]
         || T::tail::<I>(x, blocks % I::LANES),
     );
-    let mut terms = Terms([[0.0; TERMS + PANEL_ROWS]; PANEL_ROWS]);
+    let mut terms = Terms([0.0; _]);
     for panel in panels {
         let rows = job.rows_in(panel, 1);
         let mut sums = [0.0f32; PANEL_ROWS];
         for start in (0..blocks).step_by(TERMS) {
             let chunk = start..blocks.min(start + TERMS);
-            let whole = chunk.len() - chunk.len() % I::LANES;
-            let mut tails: [&[F::Block]; PANEL_ROWS] = [&[]; PANEL_ROWS];
-            for row in 0..rows {
-                let (blocks, tail) = job.native_row::<F>(native, panel, row)[chunk.clone()].split_at(whole);
-                tails[row] = tail;
-                for (i, some) in blocks.chunks_exact(I::LANES).enumerate() {
-                    let first = i * I::LANES;
-                    let out = &mut terms.0[row][first..];
-                    // SAFETY: x has one row of all blocks, and LANES terms follow each one below TERMS.
-                    unsafe { T::row_terms::<F, I>(isa, some, x, chunk.start + first, out.as_mut_ptr()) };
-                }
-            }
-            if let Some(tail) = tail.as_ref().filter(|_| whole < chunk.len()) {
-                let stride = TERMS + PANEL_ROWS;
-                // SAFETY: as above, of each row; only the last chunk has a tail, and x ends with it.
-                unsafe {
-                    let out = (&raw mut terms.0).cast::<f32>().add(whole);
-                    T::tail_terms::<F, I>(isa, &tails[..rows], x, tail, out, stride);
-                }
-            }
-            add_terms(isa, &terms, chunk.len(), &mut sums);
+            let blocks: [&[F::Block]; PANEL_ROWS] = array_of(
+                #[inline(always)]
+                |row| &job.native_row::<F>(native, panel, row)[chunk.clone()],
+            );
+            // SAFETY: x has one row of all blocks, and ends with the last chunk, the only one that may have a tail.
+            let stride =
+                unsafe { T::row_terms::<F, I>(isa, &blocks[..rows], x, start, tail.as_ref(), terms.0.as_mut_ptr()) };
+            add_terms(isa, &terms, stride, chunk.len(), &mut sums);
         }
         // SAFETY: these rows of y are this task's, and inside y.
         unsafe { core::ptr::copy_nonoverlapping(sums.as_ptr(), job.y.at(0, panel * PANEL_ROWS).y, rows) };
     }
 }
 
-/// Adds the first `count` terms of each row to its sum, in their order.
+/// Adds the first `count` terms of each row, `stride` floats apart, to its sum, in their order.
 #[inline(always)]
-fn add_terms<I: Isa>(isa: I, terms: &Terms, count: usize, sums: &mut [f32; PANEL_ROWS]) {
+fn add_terms<I: Isa>(isa: I, terms: &Terms, stride: usize, count: usize, sums: &mut [f32; PANEL_ROWS]) {
     for start in (0..count).step_by(STEPS) {
         let mut columns = Columns([[0.0; PANEL_ROWS]; STEPS]);
-        // SAFETY: TERMS is a multiple of STEPS: 32 bytes in each row, 8 vectors at the columns; a register's rows end at 16.
+        // SAFETY: a register follows the last row's terms; 8 vectors are at the columns, a register's rows end at 16.
         unsafe {
-            let from = (&raw const terms.0[0][start]).cast();
-            isa.interleave_rows(from, size_of_val(&terms.0[0]), (&raw mut columns.0).cast());
+            let from = terms.0.as_ptr().add(start).cast();
+            isa.interleave_rows(from, stride * size_of::<f32>(), (&raw mut columns.0).cast());
             for rows in (0..PANEL_ROWS).step_by(I::LANES) {
                 let mut sum = isa.load_f32(sums.as_ptr().add(rows));
                 for column in 0..STEPS.min(count - start) {

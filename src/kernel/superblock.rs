@@ -496,32 +496,18 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
-        isa: I,
-        blocks: &[F::Block],
-        x: &Inputs<'_>,
-        first: usize,
-        terms: *mut f32,
-    ) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms::<F, I>(isa, blocks, x, first, terms) }
-    }
-
-    #[inline(always)]
     fn tail<I: Isa>(_: &Inputs<'_>, _: usize) {}
 
     #[inline(always)]
-    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        tails: &[&[F::Block]],
+        rows: &[&[F::Block]],
         x: &Inputs<'_>,
-        (): &(),
+        first: usize,
+        _: Option<&()>,
         terms: *mut f32,
-        stride: usize,
-    ) {
-        for (row, blocks) in tails.iter().enumerate() {
-            // SAFETY: the caller's promise, row by row.
-            unsafe { Self::terms::<F, I>(isa, blocks, x, x.k / BLOCK - blocks.len(), terms.add(row * stride)) }
-        }
+    ) -> usize {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::terms_of_rows::<F, I>(isa, rows, x, first, terms) }
     }
 }

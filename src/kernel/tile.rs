@@ -148,33 +148,21 @@ pub(super) trait IntTile: Tile {
         out: &mut [[f32; 16]; NR],
     );
 
-    /// Decode from native blocks: the terms that `blocks`, `LANES` of them and in k the ones from `first` on, add to their
-    /// row's sum for the only column of x.
-    ///
-    /// # Safety
-    /// x has one column, the blocks are inside it, and `LANES` floats at `terms` are writable.
-    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
-        isa: I,
-        blocks: &[F::Block],
-        x: &super::Inputs<'_>,
-        first: usize,
-        terms: *mut f32,
-    );
-
     /// What the last `len` blocks of a row, fewer than `LANES`, meet of x, which has one column.
     fn tail<I: Isa>(x: &super::Inputs<'_>, len: usize) -> Self::Tail;
 
-    /// The terms of the last blocks of at most 16 rows; a row's lie `stride` floats behind the one's before. What `terms` gets
-    /// behind them means nothing.
+    /// Decode from native blocks: the terms that blocks of at most 16 rows, in k the ones from `first` on, add to their rows'
+    /// sums for the only column of x. Returns how many floats lie from a row's terms to the next one's.
     ///
     /// # Safety
-    /// x has one column, `tail` is of it and of as many blocks, and `LANES` floats at each row's terms are writable.
-    unsafe fn tail_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    /// x has one column, the blocks of each row are as many and inside it, `tail`, if given, is of x and of the blocks at their
+    /// end that fill no register, and there is room for 16 rows of [`TERMS`](super::native::TERMS) terms and a register.
+    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        tails: &[&[F::Block]],
+        rows: &[&[F::Block]],
         x: &super::Inputs<'_>,
-        tail: &Self::Tail,
+        first: usize,
+        tail: Option<&Self::Tail>,
         terms: *mut f32,
-        stride: usize,
-    );
+    ) -> usize;
 }

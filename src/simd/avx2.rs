@@ -312,6 +312,11 @@ impl Isa for Avx2 {
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> __m256i {
+        // SAFETY: the caller vouches for 16 bytes at each.
+        unsafe { _mm256_loadu2_m128i(upper.cast(), lower.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut u8, v: __m256i) {
         // SAFETY: the caller vouches for 32 bytes at `p`.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
@@ -391,6 +396,12 @@ impl Isa for Avx2 {
     fn shr(self, a: __m256i, count: u32) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+    #[inline(always)]
+    fn shr_upper_half(self, a: __m256i, count: u32) -> __m256i {
+        let count = count as i32;
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_srlv_epi32(a, _mm256_setr_epi32(0, 0, 0, 0, count, count, count, count)) }
     }
 
     #[inline(always)]
@@ -562,7 +573,8 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> __m256i {
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, [first, _]: [usize; 2]) -> __m256i {
+        let index = first / (Self::LANES * 4);
         // SAFETY: the token proves AVX2; eight scales lie in each half.
         unsafe {
             let first = if GROUP == 16 { index / 4 * 8 } else { 0 };
@@ -573,8 +585,8 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn sum_registers(self, v: impl Fn(usize) -> __m256i) -> __m256i {
-        self.sum_eights(super::array_of(v))
+    fn fold_lanes(self, v: __m256i) -> __m256i {
+        v
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m256i; 8]) -> __m256i {

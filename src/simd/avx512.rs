@@ -252,6 +252,14 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for 32 bytes at each.
+        unsafe {
+            let lower = _mm512_castsi256_si512(_mm256_loadu_si256(lower.cast()));
+            _mm512_inserti64x4::<1>(lower, _mm256_loadu_si256(upper.cast()))
+        }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut u8, v: __m512i) {
         // SAFETY: the caller vouches for 64 bytes at `p`.
         unsafe { _mm512_storeu_si512(p.cast(), v) }
@@ -325,6 +333,14 @@ impl Isa for Avx512Vnni {
     fn shr(self, a: __m512i, count: u32) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+    #[inline(always)]
+    fn shr_upper_half(self, a: __m512i, count: u32) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe {
+            let counts = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(count as i32));
+            _mm512_srlv_epi32(a, counts)
+        }
     }
 
     #[inline(always)]
@@ -472,39 +488,33 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m512i {
-        // SAFETY: the token proves AVX-512F; the caller's promise is the same.
-        unsafe { _mm512_zextsi256_si512(self.narrow().dot_sums(a, bias, b, count)) }
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m256i {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.narrow().dot_sums(a, bias, b, count) }
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> __m512i {
-        // Each 128-bit quarter takes its scale's byte to the low half of its lanes; a byte number of 128 gives zero.
-        let quarter = |byte: i32| byte | 0x8080_8000u32 as i32;
-        let [a, b, c, d] = if GROUP == 32 { [0, 0, 1, 1] } else { [0, 1, 2, 3] }.map(quarter);
-        // SAFETY: the token proves AVX-512BW; groups of vector `index` are inside the array.
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, halves: [usize; 2]) -> __m512i {
+        let [first, second] = halves;
+        let (a, b) = ((first / GROUP) as i32, ((first + 16) / GROUP) as i32);
+        let (c, d) = ((second / GROUP) as i32, ((second + 16) / GROUP) as i32);
+        // SAFETY: the token proves AVX-512BW.
         unsafe {
-            let scales = scales.as_ptr().add(index * 64 / GROUP);
-            let scales = if GROUP == 32 {
-                _mm512_set1_epi16(scales.cast::<i16>().read_unaligned())
+            let order = |a, b, c, d| _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
+            let bytes = _mm_loadu_si128(scales.as_ptr().cast());
+            if bias == 0 {
+                // A byte number of 128 gives zero.
+                let order = _mm512_or_si512(order(a, b, c, d), _mm512_set1_epi32(0x8080_8000u32 as i32));
+                _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), order)
             } else {
-                _mm512_set1_epi32(scales.cast::<i32>().read_unaligned())
-            };
-            let order = _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a);
-            let lanes = _mm512_shuffle_epi8(scales, order);
-            if bias == 0 { lanes } else { _mm512_sub_epi16(lanes, _mm512_set1_epi32(bias as i32)) }
+                let words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_set1_epi16(bias));
+                _mm512_maskz_permutexvar_epi16(0x5555_5555, order(a, b, c, d), _mm512_castsi256_si512(words))
+            }
         }
     }
     #[inline(always)]
-    fn sum_registers(self, v: impl Fn(usize) -> __m512i) -> __m512i {
-        self.sum_eights(array_of(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (v(2 * i), v(2 * i + 1));
-                // SAFETY: the token proves AVX-512F.
-                let (low, high) = unsafe { (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xEE>(a, b)) };
-                self.add(low, high)
-            },
-        ))
+    fn fold_lanes(self, v: __m512i) -> __m256i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { self.narrow().add(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)) }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m512i; 8]) -> __m512i {

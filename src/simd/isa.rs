@@ -82,6 +82,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are readable; no alignment needed.
     unsafe fn load(self, p: *const u8) -> Self::V;
+    /// Loads the lower half of the lanes and the upper one.
+    ///
+    /// # Safety
+    /// `LANES · 2` bytes at each are readable; no alignment needed.
+    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> Self::V;
     /// Stores `LANES` 32-bit lanes.
     ///
     /// # Safety
@@ -118,6 +123,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn shl(self, a: Self::V, count: u32) -> Self::V;
     /// Logical shift to the right by `count` < 32 bits.
     fn shr(self, a: Self::V, count: u32) -> Self::V;
+
+    /// Logical shift of the upper half of the lanes to the right by `count` < 32 bits.
+    fn shr_upper_half(self, a: Self::V, count: u32) -> Self::V;
 
     /// Loads f32 lanes.
     ///
@@ -205,14 +213,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// # Safety
     /// `count` i16 are readable at `b`.
-    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> Self::V;
+    unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> <Self::Narrow as Isa>::V;
 
-    /// The scales of `GROUP` (16 or 32) codes each, less `bias`, for the lanes of vector `index` of a row's codes, in the form
-    /// that [`Isa::dot_scaled`] multiplies by.
-    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> Self::V;
+    /// The scales of `GROUP` (16 or 32) codes each, less `bias`, for lanes of a row's codes whose halves start at the codes
+    /// `halves`, in the form that [`Isa::dot_scaled`] multiplies by; fewer than 16 lanes follow one another.
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, halves: [usize; 2]) -> Self::V;
 
-    /// Lane b is the sum of all lanes of `v(b)`, for `LANES` registers.
-    fn sum_registers(self, v: impl Fn(usize) -> Self::V) -> Self::V;
+    /// Lanes, as many as [`Isa::Narrow`] has, whose sum is that of all lanes.
+    fn fold_lanes(self, v: Self::V) -> <Self::Narrow as Isa>::V;
 
     /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
     fn sum_eights(self, v: [Self::V; 8]) -> Self::V;

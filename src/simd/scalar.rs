@@ -75,6 +75,14 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> Lanes {
+        const HALF: usize = LANES / 2;
+        // SAFETY: the caller vouches for 8 bytes at each.
+        let halves =
+            unsafe { [lower.cast::<[i32; HALF]>().read_unaligned(), upper.cast::<[i32; HALF]>().read_unaligned()] };
+        array_of(|i| halves[i / HALF][i % HALF])
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut u8, v: Lanes) {
         // SAFETY: the caller vouches for 16 bytes at `p`.
         unsafe { p.cast::<Lanes>().write_unaligned(v) }
@@ -132,6 +140,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn shr(self, a: Lanes, count: u32) -> Lanes {
         a.map(|lane| ((lane as u32) >> count) as i32)
+    }
+    #[inline(always)]
+    fn shr_upper_half(self, a: Lanes, count: u32) -> Lanes {
+        array_of(|i| ((a[i] as u32) >> if i < LANES / 2 { 0 } else { count }) as i32)
     }
 
     #[inline(always)]
@@ -273,12 +285,12 @@ impl Isa for Scalar {
         [sum, 0, 0, 0]
     }
     #[inline(always)]
-    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, index: usize) -> Lanes {
-        [scales[index * 4 * LANES / GROUP] as i32 - bias as i32; LANES]
+    fn spread_scales<const GROUP: usize>(self, scales: &[u8; 16], bias: i16, [first, _]: [usize; 2]) -> Lanes {
+        [scales[first / GROUP] as i32 - bias as i32; LANES]
     }
     #[inline(always)]
-    fn sum_registers(self, v: impl Fn(usize) -> Lanes) -> Lanes {
-        array_of(|b| v(b).iter().fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
+    fn fold_lanes(self, v: Lanes) -> Lanes {
+        v
     }
     #[inline(always)]
     fn sum_eights(self, v: [Lanes; 8]) -> Lanes {

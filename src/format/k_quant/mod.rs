@@ -1,7 +1,6 @@
 //! The K-quants: superblocks of 256 weights whose groups have small integer scales (and minima) under one f16 each.
 
 mod affine;
-mod planes;
 mod q2_k;
 mod q3_k;
 mod q4_k;

@@ -1,13 +1,14 @@
 //! Q2_K: 2-bit codes, 16 groups of 16, a 4-bit scale and a 4-bit minimum each.
 
 use super::affine::{AffineRule, quantize_affine};
-use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
+use super::{SUPERBLOCK, dequantize_superblock, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
-use crate::format::swar::{self, splat};
-use crate::format::{BlockCodes, QuantBlock};
+use crate::format::swar;
+use crate::format::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// GGUF's `Q2_K`: 2.625 bits a weight, `w = d·scale·code − dmin·min`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +28,8 @@ pub struct BlockQ2K {
     pub dmin: F16Le,
 }
 
+const PLANES: Planes = Planes { low: Plane { at: offset_of!(BlockQ2K, qs), bits: 2, stride: 32 }, high: None };
+
 const _: () = assert!(size_of::<BlockQ2K>() == 84 && align_of::<BlockQ2K>() == 1);
 
 const RULE: AffineRule<16, [u8; 16]> = AffineRule {
@@ -44,6 +47,7 @@ impl QuantBlock for Q2K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ2K;
     type Tile = SuperTile<2, 0, 16, 4, 0, true>;
+    const PLANES: Option<Planes> = Some(PLANES);
 
     #[inline(always)]
     fn dequantize(block: &BlockQ2K, out: &mut [f32]) {
@@ -55,7 +59,7 @@ impl QuantBlock for Q2K {
             let superblock = quantize_affine::<16, 16, _>(x, importance, &RULE);
             BlockQ2K {
                 scales: superblock.scales,
-                qs: planes::pack::<2, 32, 64>(&superblock.codes),
+                qs: PLANES.low.pack(&superblock.codes),
                 d: superblock.d,
                 dmin: superblock.dmin,
             }
@@ -64,8 +68,7 @@ impl QuantBlock for Q2K {
 
     #[inline(always)]
     fn codes(block: &BlockQ2K, out: &mut BlockCodes) {
-        let qs = block.qs.as_chunks::<32>().0;
-        out.codes = swar::eight(|j| swar::map(&qs[j / 4], |q| q >> (2 * (j % 4)) & splat(3)));
+        out.codes = PLANES.codes(block);
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

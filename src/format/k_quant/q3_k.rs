@@ -2,15 +2,15 @@
 
 use super::scales::{pack_scales, unpack_scales};
 use super::symmetric::requantize;
-use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
+use super::{SUPERBLOCK, dequantize_superblock, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::{
     error_weights, fit_symmetric, fit_symmetric_by_descent, largest_magnitude, nearest, sum, sum_of_squares,
 };
-use crate::format::swar::{self, splat};
-use crate::format::{BlockCodes, QuantBlock};
+use crate::format::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// GGUF's `Q3_K`: 3.4375 bits a weight, `w = d·(scale − 32)·(code − 4)`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +30,11 @@ pub struct BlockQ3K {
     pub d: F16Le,
 }
 
+const PLANES: Planes = Planes {
+    low: Plane { at: offset_of!(BlockQ3K, qs), bits: 2, stride: 32 },
+    high: Some(Plane { at: offset_of!(BlockQ3K, hmask), bits: 1, stride: 32 }),
+};
+
 const _: () = assert!(size_of::<BlockQ3K>() == 110 && align_of::<BlockQ3K>() == 1);
 
 impl QuantBlock for Q3K {
@@ -37,6 +42,7 @@ impl QuantBlock for Q3K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ3K;
     type Tile = SuperTile<3, 4, 16, 6, 32, false>;
+    const PLANES: Option<Planes> = Some(PLANES);
 
     #[inline(always)]
     fn dequantize(block: &BlockQ3K, out: &mut [f32]) {
@@ -49,10 +55,7 @@ impl QuantBlock for Q3K {
 
     #[inline(always)]
     fn codes(block: &BlockQ3K, out: &mut BlockCodes) {
-        let qs = block.qs.as_chunks::<32>().0;
-        out.codes = swar::eight(|j| {
-            swar::zip(&qs[j / 4], &block.hmask, |q, high| q >> (2 * (j % 4)) & splat(3) | (high >> j & splat(1)) << 2)
-        });
+        out.codes = PLANES.codes(block);
         unpack_scales(&block.scales, &mut out.scales);
         out.d = block.d.to_bits() as u32;
     }
@@ -87,10 +90,5 @@ fn quantize_superblock(x: &[f32; SUPERBLOCK], importance: Option<&[f32; SUPERBLO
     };
     let d = F16Le::from_f32(d);
     requantize(x, d, &scale_codes.map(|scale| scale as i32 - 32), 4, &mut codes);
-    BlockQ3K {
-        hmask: planes::pack::<1, 32, 32>(&codes.map(|code| code >> 2)),
-        qs: planes::pack::<2, 32, 64>(&codes),
-        scales: pack_scales(&scale_codes),
-        d,
-    }
+    BlockQ3K { hmask: PLANES.pack_high(&codes), qs: PLANES.low.pack(&codes), scales: pack_scales(&scale_codes), d }
 }

@@ -2,13 +2,13 @@
 
 use super::affine::{AffineRule, quantize_affine};
 use super::scales::{pack_scales_mins, unpack_scales_mins};
-use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
+use super::{SUPERBLOCK, dequantize_superblock, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
-use crate::format::swar::{self, splat};
-use crate::format::{BlockCodes, QuantBlock};
+use crate::format::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// GGUF's `Q4_K`: 4.5 bits a weight, `w = d·scale·code − dmin·min`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +28,8 @@ pub struct BlockQ4K {
     pub qs: [u8; 128],
 }
 
+const PLANES: Planes = Planes { low: Plane { at: offset_of!(BlockQ4K, qs), bits: 4, stride: 32 }, high: None };
+
 const _: () = assert!(size_of::<BlockQ4K>() == 144 && align_of::<BlockQ4K>() == 1);
 
 const RULE: AffineRule<8, [u8; 12]> = AffineRule {
@@ -45,6 +47,7 @@ impl QuantBlock for Q4K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ4K;
     type Tile = SuperTile<4, 0, 32, 6, 0, true>;
+    const PLANES: Option<Planes> = Some(PLANES);
 
     #[inline(always)]
     fn dequantize(block: &BlockQ4K, out: &mut [f32]) {
@@ -58,15 +61,14 @@ impl QuantBlock for Q4K {
                 d: superblock.d,
                 dmin: superblock.dmin,
                 scales: superblock.scales,
-                qs: planes::pack::<4, 32, 128>(&superblock.codes),
+                qs: PLANES.low.pack(&superblock.codes),
             }
         });
     }
 
     #[inline(always)]
     fn codes(block: &BlockQ4K, out: &mut BlockCodes) {
-        let qs = block.qs.as_chunks::<32>().0;
-        out.codes = swar::eight(|j| swar::map(&qs[j / 2], |q| q >> (4 * (j % 2)) & splat(15)));
+        out.codes = PLANES.codes(block);
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

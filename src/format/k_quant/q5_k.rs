@@ -2,13 +2,13 @@
 
 use super::affine::{AffineRule, quantize_affine};
 use super::scales::{pack_scales_mins, unpack_scales_mins};
-use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
+use super::{SUPERBLOCK, dequantize_superblock, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::AffineSearch;
-use crate::format::swar::{self, splat};
-use crate::format::{BlockCodes, QuantBlock};
+use crate::format::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// GGUF's `Q5_K`: 5.5 bits a weight, `w = d·scale·code − dmin·min`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +30,11 @@ pub struct BlockQ5K {
     pub qs: [u8; 128],
 }
 
+const PLANES: Planes = Planes {
+    low: Plane { at: offset_of!(BlockQ5K, qs), bits: 4, stride: 32 },
+    high: Some(Plane { at: offset_of!(BlockQ5K, qh), bits: 1, stride: 32 }),
+};
+
 const _: () = assert!(size_of::<BlockQ5K>() == 176 && align_of::<BlockQ5K>() == 1);
 
 const RULE: AffineRule<8, [u8; 12]> = AffineRule {
@@ -48,6 +53,7 @@ impl QuantBlock for Q5K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ5K;
     type Tile = SuperTile<5, 0, 32, 6, 0, true>;
+    const PLANES: Option<Planes> = Some(PLANES);
 
     #[inline(always)]
     fn dequantize(block: &BlockQ5K, out: &mut [f32]) {
@@ -61,18 +67,15 @@ impl QuantBlock for Q5K {
                 d: superblock.d,
                 dmin: superblock.dmin,
                 scales: superblock.scales,
-                qh: planes::pack::<1, 32, 32>(&superblock.codes.map(|code| code >> 4)),
-                qs: planes::pack::<4, 32, 128>(&superblock.codes),
+                qh: PLANES.pack_high(&superblock.codes),
+                qs: PLANES.low.pack(&superblock.codes),
             }
         });
     }
 
     #[inline(always)]
     fn codes(block: &BlockQ5K, out: &mut BlockCodes) {
-        let qs = block.qs.as_chunks::<32>().0;
-        out.codes = swar::eight(|j| {
-            swar::zip(&qs[j / 2], &block.qh, |q, high| q >> (4 * (j % 2)) & splat(15) | (high >> j & splat(1)) << 4)
-        });
+        out.codes = PLANES.codes(block);
         unpack_scales_mins(&block.scales, &mut out.scales, &mut out.mins);
         out.d = block.d.to_bits() as u32;
         out.dmin = block.dmin.to_bits() as u32;

@@ -1,13 +1,14 @@
 //! Q6_K: 6-bit codes around zero, 16 groups of 16 with a signed 8-bit scale each.
 
 use super::symmetric::requantize;
-use super::{SUPERBLOCK, dequantize_superblock, planes, quantize_superblocks};
+use super::{SUPERBLOCK, dequantize_superblock, quantize_superblocks};
 use crate::format::le::F16Le;
 use crate::format::search::{NEGLIGIBLE, fit_symmetric, largest_magnitude, nearest};
 use crate::format::swar::{self, splat};
-use crate::format::{BlockCodes, QuantBlock};
+use crate::format::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::SuperTile;
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// GGUF's `Q6_K`: 6.5625 bits a weight, `w = d·scale·(code − 32)` with a signed scale.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +28,11 @@ pub struct BlockQ6K {
     pub d: F16Le,
 }
 
+const PLANES: Planes = Planes {
+    low: Plane { at: offset_of!(BlockQ6K, ql), bits: 4, stride: 64 },
+    high: Some(Plane { at: offset_of!(BlockQ6K, qh), bits: 2, stride: 32 }),
+};
+
 const _: () = assert!(size_of::<BlockQ6K>() == 210 && align_of::<BlockQ6K>() == 1);
 
 impl QuantBlock for Q6K {
@@ -34,6 +40,7 @@ impl QuantBlock for Q6K {
     const BLOCK: usize = SUPERBLOCK;
     type Block = BlockQ6K;
     type Tile = SuperTile<6, 32, 16, 8, 128, false>;
+    const PLANES: Option<Planes> = Some(PLANES);
 
     #[inline(always)]
     fn dequantize(block: &BlockQ6K, out: &mut [f32]) {
@@ -46,12 +53,7 @@ impl QuantBlock for Q6K {
 
     #[inline(always)]
     fn codes(block: &BlockQ6K, out: &mut BlockCodes) {
-        let (low, high) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
-        out.codes = swar::eight(|j| {
-            swar::zip(&low[j / 4 * 2 + j % 2], &high[j / 4], |low, high| {
-                low >> (4 * (j % 4 / 2)) & splat(15) | (high >> (2 * (j % 4)) & splat(3)) << 4
-            })
-        });
+        out.codes = PLANES.codes(block);
         // Adding 128 to a byte flips its sign bit.
         out.scales = swar::map(bytemuck::cast_ref(&block.scales), |scales| scales ^ splat(128));
         out.d = block.d.to_bits() as u32;
@@ -74,10 +76,5 @@ fn quantize_superblock(x: &[f32; SUPERBLOCK], importance: Option<&[f32; SUPERBLO
     let d = F16Le::from_f32(1.0 / inverse);
     let scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
     requantize(x, d, &scales.map(i32::from), 32, &mut codes);
-    BlockQ6K {
-        ql: planes::pack::<4, 64, 128>(&codes),
-        qh: planes::pack::<2, 32, 64>(&codes.map(|code| code >> 4)),
-        scales,
-        d,
-    }
+    BlockQ6K { ql: PLANES.low.pack(&codes), qh: PLANES.pack_high(&codes), scales, d }
 }

@@ -1,31 +1,39 @@
 //! The 12 bytes that hold 16 six-bit numbers: 8 scales and 8 minima (Q4_K, Q5_K) or 16 scales (Q3_K).
 
-/// The bytes of words, the first `4 · N` of `to`.
-#[inline(always)]
-fn store<const N: usize>(from: [u32; N], to: &mut [u8; 16]) {
-    for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(from) {
-        *to = word.to_le_bytes();
-    }
-}
+use crate::format::swar::splat;
 
+/// The first eight bytes, and the other four.
 #[inline(always)]
-fn words(bytes: &[u8; 12]) -> [u32; 3] {
+fn words(bytes: &[u8; 12]) -> (u64, u64) {
     let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = *bytes;
-    [u32::from_le_bytes([b0, b1, b2, b3]), u32::from_le_bytes([b4, b5, b6, b7]), u32::from_le_bytes([b8, b9, b10, b11])]
+    (u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]), u32::from_le_bytes([b8, b9, b10, b11]) as u64)
 }
 
-/// Scales and minima of Q4_K and Q5_K.
+/// Scales and minima of Q4_K and Q5_K, eight of each.
 ///
 /// Byte `j < 4` holds scale `j` and, in its two top bits, those of scale `j + 4`; byte `j + 4` likewise the minima; byte
 /// `j + 8` the low nibbles of scale `j + 4` and of minimum `j + 4`.
 #[inline(always)]
 pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [u8; 16], mins: &mut [u8; 16]) {
-    let [scale, min, low] = words(bytes);
-    let top = |word: u32| (word >> 2) & 0x3030_3030;
-    let scale = [scale & 0x3F3F_3F3F, low & 0x0F0F_0F0F | top(scale)];
-    let min = [min & 0x3F3F_3F3F, (low >> 4) & 0x0F0F_0F0F | top(min)];
-    store(scale, scales);
-    store(min, mins);
+    let (first, low) = words(bytes);
+    // Four of the scales and four of the minima each: what crosses from a nibble to another word's is masked.
+    let lower = first & splat(0x3F);
+    let upper = (low | low << 28) & splat(15) | first >> 2 & splat(0x30);
+    const WORD: u64 = u32::MAX as u64;
+    *scales = ((lower & WORD | upper << 32) as u128).to_le_bytes();
+    *mins = ((lower >> 32 | upper & !WORD) as u128).to_le_bytes();
+}
+
+/// Scales of Q3_K: byte `j < 8` holds the low nibbles of scales `j` and `j + 8`, byte `8 + j % 4` the two top bits of scale
+/// `j` at bit `2·(j / 4)`.
+#[inline(always)]
+pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [u8; 16]) {
+    let (low, top) = words(bytes);
+    // Those of scales `j < 8` at bits 0 and 1, of the others at bits 4 and 5: what crosses from a word to the other is masked.
+    let top = top | top << 30;
+    let lower = low & splat(15) | (top & splat(3)) << 4;
+    let upper = low >> 4 & splat(15) | top & splat(0x30);
+    *scales = (lower as u128 | (upper as u128) << 64).to_le_bytes();
 }
 
 /// The inverse of [`unpack_scales_mins`] for numbers below 64; greater ones spoil others, as they do in ggml.
@@ -37,21 +45,6 @@ pub(super) fn pack_scales_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
         bytes[j + 8] = scales[j + 4] & 15 | (mins[j + 4] & 15) << 4;
     }
     bytes
-}
-
-/// Scales of Q3_K: byte `j < 8` holds the low nibbles of scales `j` and `j + 8`, byte `8 + j % 4` the two top bits of scale
-/// `j` at bit `2·(j / 4)`.
-#[inline(always)]
-pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [u8; 16]) {
-    let [a, b, top] = words(bytes);
-    let top = |shift: u32| (top >> shift & 0x0303_0303) << 4;
-    let scale = [
-        a & 0x0F0F_0F0F | top(0),
-        b & 0x0F0F_0F0F | top(2),
-        (a >> 4) & 0x0F0F_0F0F | top(4),
-        (b >> 4) & 0x0F0F_0F0F | top(6),
-    ];
-    store(scale, scales);
 }
 
 /// The inverse of [`unpack_scales`]; numbers are below 64.

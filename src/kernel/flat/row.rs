@@ -1,7 +1,12 @@
 //! Decode from native blocks of 32: lanes are codes of one row, then blocks of that row.
 
 use super::{
-    super::{Inputs, native::NativeBlock, packed::UNIT_CODES, tile::FlatTile},
+    super::{
+        Inputs,
+        native::{NativeBlock, TERMS},
+        packed::UNIT_CODES,
+        tile::FlatTile,
+    },
     remaining_bias,
 };
 use crate::{
@@ -21,38 +26,28 @@ pub struct Tail {
 /// Codes, scales, and sums scaled and negated of blocks of x.
 type Operand = (*const u8, *const f32, *const f32, *const i32);
 
-impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
-    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms).
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    pub(super) unsafe fn terms<F: QuantBlock<Tile = Self>, I: Isa>(
-        isa: I,
-        blocks: &[F::Block],
-        x: &Inputs<'_>,
-        first: usize,
-        terms: *mut f32,
-    ) {
-        let blocks = &blocks[..I::LANES];
-        // SAFETY: x has as many blocks from `first` on; the caller vouches for the terms.
-        unsafe {
-            let codes = x.arrays.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES);
-            let (d, d_sums) = (x.arrays.d.as_ptr().add(first), x.arrays.d_sums.as_ptr().add(first));
-            let neg_sums = x.arrays.neg_sums.as_ptr().add(first);
-            Self::whole_terms::<F, I>(
-                isa,
-                #[inline(always)]
-                |b| &blocks[b],
-                (codes, d, d_sums, neg_sums),
-                terms,
-            );
-        }
+/// What x has for the blocks from `first` on.
+///
+/// # Safety
+/// x has one column and as many blocks.
+#[inline(always)]
+unsafe fn operand(x: &Inputs<'_>, first: usize) -> Operand {
+    let arrays = &x.arrays;
+    // SAFETY: the caller's promise.
+    unsafe {
+        (
+            arrays.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES),
+            arrays.d.as_ptr().add(first),
+            arrays.d_sums.as_ptr().add(first),
+            arrays.neg_sums.as_ptr().add(first),
+        )
     }
+}
 
+impl Tail {
     /// [`IntTile::tail`](super::super::tile::IntTile::tail).
     #[inline(always)]
-    pub(super) fn tail_of<I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
+    pub(super) fn new<I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
         let mut tail = Tail {
             codes: [[0; UNIT_CODES]; PANEL_ROWS],
             d: [0.0; PANEL_ROWS],
@@ -72,45 +67,73 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         tail
     }
 
-    /// [`IntTile::tail_terms`](super::super::tile::IntTile::tail_terms): several rows at once.
+    /// All of it.
+    #[inline(always)]
+    fn operand(&self) -> Operand {
+        (self.codes.as_ptr().cast(), self.d.as_ptr(), self.d_sums.as_ptr(), self.neg_sums.as_ptr())
+    }
+}
+
+impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
+    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms): row by row, then what is left of several rows at once.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(super) unsafe fn tails<F: QuantBlock<Tile = Self>, I: Isa>(
+    pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        tails: &[&[F::Block]],
-        x: &Tail,
+        rows: &[&[F::Block]],
+        x: &Inputs<'_>,
+        first: usize,
+        tail: Option<&Tail>,
         terms: *mut f32,
-        stride: usize,
-    ) {
-        let len = tails[0].len();
-        let together = I::LANES / len;
-        let x = (x.codes.as_ptr().cast(), x.d.as_ptr(), x.d_sums.as_ptr(), x.neg_sums.as_ptr());
-        for (batch, tails) in tails.chunks(together).enumerate() {
-            // Lanes that are left over repeat the first block: nobody reads their terms.
-            let mut blocks = [&tails[0][0]; PANEL_ROWS];
-            for (blocks, tail) in blocks.chunks_exact_mut(len).zip(tails) {
-                for (block, from) in blocks.iter_mut().zip(*tail) {
-                    *block = from;
-                }
-            }
-            let mut lanes = [0.0f32; PANEL_ROWS];
-            // SAFETY: the tail has LANES blocks and there is room for as many terms; the rows' are the caller's promise.
-            unsafe {
-                Self::whole_terms::<F, I>(
-                    isa,
-                    #[inline(always)]
-                    |b| blocks[b],
-                    x,
-                    lanes.as_mut_ptr(),
-                );
-                for (row, lanes) in lanes.chunks_exact(len).take(tails.len()).enumerate() {
-                    let terms = terms.add((batch * together + row) * stride);
-                    core::ptr::copy_nonoverlapping(lanes.as_ptr(), terms, len);
+    ) -> usize {
+        let len = rows[0].len();
+        let whole = len - len % I::LANES;
+        for (row, blocks) in rows.iter().enumerate() {
+            for (i, blocks) in blocks[..whole].chunks_exact(I::LANES).enumerate() {
+                let at = i * I::LANES;
+                // SAFETY: x has as many blocks from there on, and the terms are a row's.
+                unsafe {
+                    Self::terms::<F, I>(
+                        isa,
+                        #[inline(always)]
+                        |b| &blocks[b],
+                        operand(x, first + at),
+                        terms.add(row * TERMS + at),
+                    );
                 }
             }
         }
+        if let Some(tail) = tail.filter(|_| whole < len) {
+            let tail_len = len - whole;
+            let together = I::LANES / tail_len;
+            for (batch, rows) in rows.chunks(together).enumerate() {
+                // Lanes that are left over repeat the first block: nobody reads their terms.
+                let mut blocks = [&rows[0][0]; PANEL_ROWS];
+                for (blocks, row) in blocks.chunks_exact_mut(tail_len).zip(rows) {
+                    for (block, from) in blocks.iter_mut().zip(&row[whole..]) {
+                        *block = from;
+                    }
+                }
+                let mut lanes = [0.0f32; PANEL_ROWS];
+                // SAFETY: the tail has LANES blocks and there is room for as many terms; the rows' are the caller's promise.
+                unsafe {
+                    Self::terms::<F, I>(
+                        isa,
+                        #[inline(always)]
+                        |b| blocks[b],
+                        tail.operand(),
+                        lanes.as_mut_ptr(),
+                    );
+                    for (row, lanes) in lanes.chunks_exact(tail_len).take(rows.len()).enumerate() {
+                        let terms = terms.add((batch * together + row) * TERMS + whole);
+                        core::ptr::copy_nonoverlapping(lanes.as_ptr(), terms, tail_len);
+                    }
+                }
+            }
+        }
+        TERMS
     }
 
     /// The terms of `LANES` blocks.
@@ -118,7 +141,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     /// # Safety
     /// x has as many, and `terms` room.
     #[inline(always)]
-    unsafe fn whole_terms<'b, F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn terms<'b, F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         block: impl Fn(usize) -> &'b F::Block,
         (codes, dx, d_sums, neg_sums): Operand,

@@ -6,9 +6,39 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    simd::{Isa, PANEL_ROWS},
+    format::{Plane, Planes},
+    simd::{Isa, PANEL_ROWS, array_of},
 };
-use core::mem::MaybeUninit;
+
+/// Superblocks whose sums are kept: of two registers. Sums that were only just stored in parts are not loaded whole yet, so
+/// those of one are finished when those of the next have been collected.
+const KEPT: usize = 2 * PANEL_ROWS;
+
+/// What makes the terms of superblocks.
+#[repr(C, align(64))]
+struct Sums {
+    /// Eight lanes, or as many as there are, of products scaled by groups.
+    products: [[i32; 8]; KEPT],
+    /// Likewise of minima and x's sums.
+    mins: [[i32; 8]; KEPT],
+    d: [u32; KEPT],
+    dmin: [u32; KEPT],
+    dx: [f32; KEPT],
+    neg_sums: [i32; KEPT],
+}
+
+/// Lane b is the sum of the lanes of superblock `first + b`.
+///
+/// # Safety
+/// `LANES` superblocks follow.
+#[inline(always)]
+unsafe fn sum_lanes<I: Isa>(isa: I, lanes: &[[i32; 8]; KEPT], first: usize) -> I::V {
+    isa.sum_eights(array_of(
+        #[inline(always)]
+        // SAFETY: the caller's promise.
+        |i| unsafe { isa.load(lanes.as_ptr().add(first).cast::<u8>().add(i * I::LANES * 4)) },
+    ))
+}
 
 impl<
     const BITS: u32,
@@ -19,68 +49,115 @@ impl<
     const MIN: bool,
 > SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
-    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms).
+    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms): all rows' superblocks are one stream, whose terms follow one
+    /// another.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(super) unsafe fn terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        blocks: &[F::Block],
+        rows: &[&[F::Block]],
         x: &Inputs<'_>,
         first: usize,
         terms: *mut f32,
-    ) {
-        let (mut d, mut dmin) = ([0u32; PANEL_ROWS], [0u32; PANEL_ROWS]);
-        let mut dx = [0.0f32; PANEL_ROWS];
-        let (mut sums, mut mins) = ([MaybeUninit::uninit(); PANEL_ROWS], [MaybeUninit::uninit(); PANEL_ROWS]);
-        for b in blocks.len()..I::LANES {
-            (sums[b], mins[b]) = (MaybeUninit::new(isa.splat(0)), MaybeUninit::new(isa.splat(0)));
-        }
-        let bias = const { remaining_bias::<I>(BITS, BIAS) };
-        for (b, block) in blocks.iter().enumerate().take(I::LANES) {
-            let at = first + b;
-            let block = NativeBlock::<F>::read(isa, block);
-            // SAFETY: `at` is a superblock of x.
-            unsafe {
-                (d[b], dmin[b], dx[b]) = (block.view.d, block.view.dmin, *x.arrays.d.as_ptr().add(at));
-                let sum = Self::product::<F, I>(isa, &block, x.arrays.codes.as_ptr().cast::<u8>().add(at * BLOCK));
-                let (group_sums, count) = if GROUP == 16 { (x.arrays.sums16, 16) } else { (x.arrays.sums32, 8) };
-                let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(at * count);
-                sums[b].write(if Self::SCALED && bias != 0 {
-                    let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
-                    isa.sub(sum, isa.mul(scaled, isa.splat(bias)))
-                } else {
-                    sum
-                });
-                if MIN {
-                    mins[b].write(isa.dot_sums(&block.view.mins, 0, group_sums, count));
+    ) -> usize {
+        let mut sums = Sums {
+            products: [[0; 8]; KEPT],
+            mins: [[0; 8]; KEPT],
+            d: [0; KEPT],
+            dmin: [0; KEPT],
+            dx: [0.0; KEPT],
+            neg_sums: [0; KEPT],
+        };
+        // The place of the next superblock, and how many registers of them have been collected and finished.
+        let (mut at, mut collected, mut finished) = (0, 0, 0);
+        // SAFETY: places are below twice LANES, x has the superblocks, and there is room for a register behind all terms.
+        unsafe {
+            for row in rows {
+                for (i, block) in row.iter().enumerate() {
+                    Self::collect::<F, I>(isa, block, x, first + i, &mut sums, at);
+                    at += 1;
+                    if at.is_multiple_of(I::LANES) {
+                        collected += 1;
+                        at = collected % 2 * I::LANES;
+                        if collected > 1 {
+                            Self::finish(isa, &sums, at, terms.add(finished * I::LANES));
+                            finished += 1;
+                        }
+                    }
                 }
             }
-        }
-        // SAFETY: the arrays have room for a register; LANES of the sums are written, and of the minima's where there are such.
-        unsafe {
-            let mut sum = isa.sum_registers(
-                #[inline(always)]
-                |b| sums[b].assume_init(),
-            );
-            if !Self::SCALED && bias != 0 {
-                let mut neg_sums = [0i32; PANEL_ROWS];
-                neg_sums[..blocks.len()].copy_from_slice(&x.arrays.neg_sums[first..first + blocks.len()]);
-                sum = isa.add(sum, isa.mul(isa.load(neg_sums.as_ptr().cast()), isa.splat(bias)));
+            while finished * I::LANES < rows.len() * rows[0].len() {
+                Self::finish(isa, &sums, finished % 2 * I::LANES, terms.add(finished * I::LANES));
+                finished += 1;
             }
-            let d = isa.load(d.as_ptr().cast());
+        }
+        rows[0].len()
+    }
+
+    /// Puts what superblock `block` of a row and the one of number `number` of x make together to place `at`.
+    ///
+    /// # Safety
+    /// x has one column and the superblock, and there is the place.
+    #[inline(always)]
+    unsafe fn collect<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: &F::Block,
+        x: &Inputs<'_>,
+        number: usize,
+        sums: &mut Sums,
+        at: usize,
+    ) {
+        let narrow = isa.narrow();
+        let block = NativeBlock::<F>::read(isa, block);
+        let (group_sums, count) = if GROUP == 16 { (x.arrays.sums16, 16) } else { (x.arrays.sums32, 8) };
+        let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(number * count);
+        let bias = const { remaining_bias::<I>(BITS, BIAS) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            *sums.d.get_unchecked_mut(at) = block.view.d;
+            *sums.dx.get_unchecked_mut(at) = *x.arrays.d.as_ptr().add(number);
+            let x_codes = x.arrays.codes.as_ptr().cast::<u8>().add(number * BLOCK);
+            let mut product = isa.fold_lanes(Self::product::<F, I>(isa, &block, x_codes));
+            if Self::SCALED && bias != 0 {
+                let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
+                product = narrow.sub(product, narrow.mul(scaled, narrow.splat(bias)));
+            } else if bias != 0 {
+                *sums.neg_sums.get_unchecked_mut(at) = *x.arrays.neg_sums.as_ptr().add(number);
+            }
+            narrow.store(sums.products.as_mut_ptr().add(at).cast(), product);
+            if MIN {
+                *sums.dmin.get_unchecked_mut(at) = block.view.dmin;
+                let min = isa.dot_sums(&block.view.mins, 0, group_sums, count);
+                narrow.store(sums.mins.as_mut_ptr().add(at).cast(), min);
+            }
+        }
+    }
+
+    /// The terms of the superblocks at `LANES` places from `first` on.
+    ///
+    /// # Safety
+    /// There are the places, and `LANES` floats at `terms` are writable.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(isa: I, sums: &Sums, first: usize, terms: *mut f32) {
+        let bias = const { remaining_bias::<I>(BITS, BIAS) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sum = sum_lanes(isa, &sums.products, first);
+            if !Self::SCALED && bias != 0 {
+                let neg_sums = isa.load(sums.neg_sums.as_ptr().add(first).cast());
+                sum = isa.add(sum, isa.mul(neg_sums, isa.splat(bias)));
+            }
+            let d = isa.load(sums.d.as_ptr().add(first).cast());
             let d = if Self::SCALED { isa.widen_f16(d) } else { isa.bits_f32(d) };
             let mut term = isa.mul_f32(d, isa.to_f32(sum));
             if MIN {
-                let dmin = isa.widen_f16(isa.load(dmin.as_ptr().cast()));
-                let mins = isa.sum_registers(
-                    #[inline(always)]
-                    |b| mins[b].assume_init(),
-                );
+                let dmin = isa.widen_f16(isa.load(sums.dmin.as_ptr().add(first).cast()));
+                let mins = sum_lanes(isa, &sums.mins, first);
                 term = isa.sub_f32(term, isa.mul_f32(dmin, isa.to_f32(mins)));
             }
-            isa.store_f32(terms, isa.mul_f32(term, isa.load_f32(dx.as_ptr())));
+            isa.store_f32(terms, isa.mul_f32(term, isa.load_f32(sums.dx.as_ptr().add(first))));
         }
     }
 
@@ -91,32 +168,142 @@ impl<
     #[inline(always)]
     unsafe fn product<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, block: &NativeBlock<'_, F>, x: *const u8) -> I::V {
         let mut sum = [[isa.splat(0)]];
-        let codes = block.codes();
-        for i in 0..BLOCK / 4 / I::LANES {
-            let offset = i * I::LANES * 4;
-            // SAFETY: registers of a superblock are inside its 256 codes, on both sides.
-            let (w, x) =
-                unsafe { (NativeBlock::<F>::unsigned(isa, isa.load(codes.add(offset))), isa.load(x.add(offset))) };
-            if !Self::SCALED {
-                isa.dot::<BITS, 1, 1, 1>(
-                    &mut sum,
-                    #[inline(always)]
-                    |_, _| w,
-                    #[inline(always)]
-                    |_, _| x,
-                );
-                continue;
-            }
-            let scale = isa.spread_scales::<GROUP>(&block.view.scales, SCALE_BIAS as i16, i);
-            // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-            if BITS <= 6 {
-                add_scaled::<I, 4>(isa, &mut sum, scale, w, x);
+        // SAFETY: the caller's promise; a superblock has so many registers.
+        unsafe {
+            if planes::<F, I>().is_none() {
+                for i in 0..BLOCK / 4 / I::LANES {
+                    Self::add_register(isa, block, x, halves::<F, I>(i), &mut sum);
+                }
             } else {
-                add_scaled::<I, 8>(isa, &mut sum, scale, w, x);
+                Self::add_registers::<F, I>(isa, block, x, 0, &mut sum);
+                if I::LANES < 16 {
+                    Self::add_registers::<F, I>(isa, block, x, 4, &mut sum);
+                }
             }
         }
         sum[0][0]
     }
+
+    /// Adds the products of four registers. Written out: a loop may stay one, and then the places in planes are computed.
+    ///
+    /// # Safety
+    /// `x` points to 256 codes, among which the registers are.
+    #[inline(always)]
+    unsafe fn add_registers<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: &NativeBlock<'_, F>,
+        x: *const u8,
+        first: usize,
+        sum: &mut [[I::V; 1]; 1],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::add_register(isa, block, x, halves::<F, I>(first), sum);
+            Self::add_register(isa, block, x, halves::<F, I>(first + 1), sum);
+            Self::add_register(isa, block, x, halves::<F, I>(first + 2), sum);
+            Self::add_register(isa, block, x, halves::<F, I>(first + 3), sum);
+        }
+    }
+
+    /// Adds the products of the register whose halves start at these codes.
+    ///
+    /// # Safety
+    /// `x` points to 256 codes, among which the halves are.
+    #[inline(always)]
+    unsafe fn add_register<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: &NativeBlock<'_, F>,
+        x: *const u8,
+        halves: [usize; 2],
+        sum: &mut [[I::V; 1]; 1],
+    ) {
+        // SAFETY: the caller's promise, on both sides.
+        let (w, x) = unsafe { (codes(isa, block, halves), load(isa, x, halves)) };
+        if !Self::SCALED {
+            return isa.dot::<BITS, 1, 1, 1>(
+                sum,
+                #[inline(always)]
+                |_, _| w,
+                #[inline(always)]
+                |_, _| x,
+            );
+        }
+        let scale = isa.spread_scales::<GROUP>(&block.view.scales, SCALE_BIAS as i16, halves);
+        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
+        if BITS <= 6 {
+            add_scaled::<I, 4>(isa, sum, scale, w, x);
+        } else {
+            add_scaled::<I, 8>(isa, sum, scale, w, x);
+        }
+    }
+}
+
+/// The planes that codes are taken from; what has no vectors better takes them from the integer view.
+#[inline(always)]
+const fn planes<F: QuantBlock, I: Isa>() -> Option<Planes> {
+    if I::LANES < 8 { None } else { F::PLANES }
+}
+
+/// The codes that the two halves of register `i` start with: codes that follow one another, or that lie at the same bits of
+/// as many bytes.
+#[inline(always)]
+const fn halves<F: QuantBlock, I: Isa>(i: usize) -> [usize; 2] {
+    let (run, half) = (I::LANES * 4, I::LANES * 2);
+    match planes::<F, I>() {
+        Some(planes) if planes.low.stride < run => {
+            let (stride, span) = (planes.low.stride, planes.low.span());
+            assert!(stride == half);
+            let first = i * half / span * 2 * span + i * half % span;
+            [first, first + span]
+        }
+        _ => [i * run, i * run + half],
+    }
+}
+
+/// Loads a register whose halves start at these bytes.
+///
+/// # Safety
+/// The halves are readable.
+#[inline(always)]
+unsafe fn load<I: Isa>(isa: I, p: *const u8, [first, second]: [usize; 2]) -> I::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if second == first + I::LANES * 2 {
+            isa.load(p.add(first))
+        } else {
+            isa.load_halves(p.add(first), p.add(second))
+        }
+    }
+}
+
+/// In every byte, the bits of a plane's code from bit `to` on.
+#[inline(always)]
+const fn mask(plane: Plane, to: u32) -> i32 {
+    ((plane.mask() as i32) << to) * 0x0101_0101
+}
+
+/// The unsigned codes of `block` whose halves start at these.
+///
+/// # Safety
+/// They are [`halves`].
+#[inline(always)]
+unsafe fn codes<F: QuantBlock, I: Isa>(isa: I, block: &NativeBlock<'_, F>, halves: [usize; 2]) -> I::V {
+    let Some(planes) = planes::<F, I>() else {
+        // SAFETY: the caller's promise.
+        return unsafe { NativeBlock::<F>::unsigned(isa, isa.load(block.codes().add(halves[0]))) };
+    };
+    let (byte, bit) = planes.low.place(halves[0]);
+    // SAFETY: the planes are inside the block.
+    let low = isa.and(isa.shr(unsafe { isa.load(block.bytes().add(byte)) }, bit), isa.splat(mask(planes.low, 0)));
+    let Some(plane) = planes.high else { return low };
+    let (first, second, to) = (plane.place(halves[0]), plane.place(halves[1]), planes.low.bits);
+    // SAFETY: as above.
+    let mut high = unsafe { load(isa, block.bytes(), [first.0, second.0]) };
+    if second.1 != first.1 {
+        high = isa.shr_upper_half(high, second.1 - first.1);
+    }
+    let high = if first.1 < to { isa.shl(high, to - first.1) } else { isa.shr(high, first.1 - to) };
+    isa.or(low, isa.and(high, isa.splat(mask(plane, to))))
 }
 
 /// Adds the scaled products of a register of codes of at most `BITS` bits and one of x's.

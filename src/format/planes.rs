@@ -1,0 +1,117 @@
+//! How the K-quants lay codes in bytes: bits of 256 codes are a plane, and a code has a low plane and perhaps a high one.
+
+use super::swar::{self, splat};
+use bytemuck::Pod;
+
+/// Bits of a superblock's 256 codes: byte `l` of each chunk of `stride` bytes holds those of the chunk's codes `l`,
+/// `l + stride`, `l + 2 · stride`, … from its low bits up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plane {
+    /// The first byte, counted from the block's.
+    pub at: usize,
+    /// Bits of each code: 1, 2 or 4.
+    pub bits: u32,
+    /// Bytes of a chunk, 32 or 64.
+    pub stride: usize,
+}
+
+/// Where the bits of a superblock's codes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planes {
+    /// The low bits.
+    pub low: Plane,
+    /// The bits above them, if there are more; its stride is 32.
+    pub high: Option<Plane>,
+}
+
+impl Plane {
+    /// Codes in a chunk.
+    pub(crate) const fn span(self) -> usize {
+        self.stride * 8 / self.bits as usize
+    }
+
+    /// The byte of the block, and the bit in it, that code `code` starts at; those of the codes behind it, up to a multiple of
+    /// the stride, follow in their bytes.
+    #[inline(always)]
+    pub(crate) const fn place(self, code: usize) -> (usize, u32) {
+        let (chunk, code) = (code / self.span(), code % self.span());
+        (self.at + chunk * self.stride + code % self.stride, (code / self.stride) as u32 * self.bits)
+    }
+
+    /// The bits of a code, in a byte.
+    #[inline(always)]
+    pub(crate) const fn mask(self) -> u8 {
+        (1 << self.bits) - 1
+    }
+
+    /// The bytes that hold the bits of codes `32 · j` to `32 · j + 31`, and the bit that those start at.
+    #[inline(always)]
+    fn run<B: Pod>(self, block: &B, j: usize) -> ([u8; 32], u32) {
+        let (byte, bit) = self.place(32 * j);
+        let mut run = [0; 32];
+        run.copy_from_slice(&bytemuck::bytes_of(block)[byte..byte + 32]);
+        (run, bit)
+    }
+
+    /// The bytes of a plane of the low bits of `codes`.
+    pub(super) fn pack<const BYTES: usize>(self, codes: &[u8; 256]) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        for (i, code) in codes.iter().enumerate() {
+            let (byte, bit) = self.place(i);
+            bytes[byte - self.at] |= (code & self.mask()) << bit;
+        }
+        bytes
+    }
+}
+
+impl Planes {
+    /// The bytes of the plane of the high bits of `codes`.
+    pub(super) fn pack_high<const BYTES: usize>(self, codes: &[u8; 256]) -> [u8; BYTES] {
+        self.high.map_or([0; BYTES], |high| high.pack(&codes.map(|code| code >> self.low.bits)))
+    }
+
+    /// The codes of a block.
+    #[inline(always)]
+    pub(super) fn codes<B: Pod>(self, block: &B) -> [u8; 256] {
+        swar::eight(
+            #[inline(always)]
+            |j| {
+                let (low, bit) = self.low.run(block, j);
+                let mask = splat(self.low.mask());
+                let Some(plane) = self.high else { return swar::map(&low, |low| low >> bit & mask) };
+                let (high, high_bit) = plane.run(block, j);
+                let high_mask = splat(plane.mask());
+                swar::zip(&low, &high, |low, high| low >> bit & mask | (high >> high_bit & high_mask) << self.low.bits)
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_back_from_their_planes() {
+        let codes: [u8; 256] = core::array::from_fn(|i| (i * 37 + i / 7) as u8);
+        let plane = |at, bits, stride| Plane { at, bits, stride };
+        for (low, high) in [
+            (plane(3, 2, 32), None),
+            (plane(40, 2, 32), Some(plane(0, 1, 32))),
+            (plane(16, 4, 32), None),
+            (plane(48, 4, 32), Some(plane(16, 1, 32))),
+            (plane(0, 4, 64), Some(plane(128, 2, 32))),
+        ] {
+            let planes = Planes { low, high };
+            let mut block = [0xA5u8; 192];
+            block[low.at..][..32 * low.bits as usize]
+                .copy_from_slice(&low.pack::<128>(&codes)[..32 * low.bits as usize]);
+            if let Some(high) = high {
+                let bytes = 32 * high.bits as usize;
+                block[high.at..][..bytes].copy_from_slice(&planes.pack_high::<64>(&codes)[..bytes]);
+            }
+            let bits = low.bits + high.map_or(0, |high| high.bits);
+            assert_eq!(planes.codes(&block), codes.map(|code| code & ((1 << bits) - 1)), "{planes:?}");
+        }
+    }
+}
