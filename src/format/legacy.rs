@@ -9,7 +9,7 @@ use super::search::{
     WITH_IMPORTANCE, error_weights, fit_affine, fit_symmetric, largest_magnitude, sum_of_squares, truncate,
 };
 use super::swar;
-use super::{BlockCodes, QuantBlock};
+use super::{BlockCodes, Plane, Planes, QuantBlock};
 use crate::kernel::{FlatTile, Tile};
 use bytemuck::{Pod, Zeroable};
 use core::mem::offset_of;
@@ -70,16 +70,14 @@ const _: () = assert!(size_of::<BlockQ80>() == 34 && align_of::<BlockQ80>() == 1
 
 /// A block of the family, whatever its fields.
 pub trait LegacyBlock: Pod + Send + Sync {
+    /// Where the bits of its codes lie, unless these are bytes.
+    const PLANES: Option<Planes>;
     /// The scale.
     fn d(&self) -> F16Le;
     /// The minimum, 0 where there is none.
     fn m(&self) -> F16Le;
     /// The unsigned codes in the order of the weights.
     fn unpack(&self, codes: &mut [u8; BLOCK]);
-    /// Their low nibbles, of a block of nibbles.
-    fn unpack_nibbles(&self, codes: &mut [u8; BLOCK]);
-    /// Their fifth bits, 0 where there are none.
-    fn fifth_bits(&self) -> u32;
     /// The block of this scale, minimum (dropped where there is none) and these codes.
     fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self;
 }
@@ -96,6 +94,14 @@ static FIFTH_BITS: [u64; 256] = {
 };
 
 impl<const MINS: usize, const HIGH: usize, const CODES: usize> LegacyBlock for BlockLegacy<MINS, HIGH, CODES> {
+    const PLANES: Option<Planes> = if CODES == BLOCK {
+        None
+    } else {
+        let high = Plane { at: offset_of!(Self, qh), bits: 1, stride: 1 };
+        let low = Plane { at: offset_of!(Self, qs), bits: 4, stride: 16 };
+        Some(Planes { low, high: if HIGH > 0 { Some(high) } else { None } })
+    };
+
     #[inline(always)]
     fn d(&self) -> F16Le {
         self.d
@@ -108,27 +114,13 @@ impl<const MINS: usize, const HIGH: usize, const CODES: usize> LegacyBlock for B
 
     #[inline(always)]
     fn unpack(&self, codes: &mut [u8; BLOCK]) {
-        if CODES == BLOCK {
-            codes.copy_from_slice(&swar::map(&self.qs, |word| word ^ swar::splat(0x80)));
-            return;
-        }
-        self.unpack_nibbles(codes);
+        let Some(planes) = Self::PLANES else {
+            return codes.copy_from_slice(&swar::map(&self.qs, |word| word ^ swar::splat(0x80)));
+        };
+        *codes = planes.nibbles(self);
         for (codes, &bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(&self.qh) {
             *codes = (u64::from_le_bytes(*codes) | FIFTH_BITS[bits as usize]).to_le_bytes();
         }
-    }
-
-    #[inline(always)]
-    fn unpack_nibbles(&self, codes: &mut [u8; BLOCK]) {
-        let qs = self.qs.as_chunks::<8>().0;
-        let words: [u64; 4] =
-            core::array::from_fn(|i| u64::from_le_bytes(qs[i % 2]) >> (4 * (i / 2)) & swar::splat(15));
-        *codes = bytemuck::cast(words.map(u64::to_le));
-    }
-
-    #[inline(always)]
-    fn fifth_bits(&self) -> u32 {
-        self.qh.first_chunk().map_or(0, |&bits| u32::from_le_bytes(bits))
     }
 
     fn pack(d: f32, m: f32, codes: &[u8; BLOCK]) -> Self {
@@ -206,7 +198,7 @@ where
     type Block = <Self as LegacyKind>::Block;
     type Tile = <Self as LegacyKind>::Tile;
     const SIGNED_CODES_AT: Option<usize> = if BITS == 8 { Some(offset_of!(BlockQ80, qs)) } else { None };
-    const FIFTH_BITS: bool = BITS == 5;
+    const PLANES: Option<Planes> = <Self as LegacyKind>::Block::PLANES;
 
     #[inline(always)]
     fn dequantize(block: &Self::Block, out: &mut [f32]) {
@@ -248,15 +240,6 @@ where
             block.unpack(codes);
         }
         [out.d, out.dmin] = Self::scales(block);
-    }
-
-    #[inline(always)]
-    fn low_codes(block: &Self::Block, out: &mut BlockCodes) -> u32 {
-        if let Some(codes) = out.codes.first_chunk_mut() {
-            block.unpack_nibbles(codes);
-        }
-        [out.d, out.dmin] = Self::scales(block);
-        block.fifth_bits()
     }
 
     #[inline(always)]

@@ -67,10 +67,8 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
     /// Where in a block all its codes lie in order as signed bytes, `code − 128`, if they do: decode reads them there.
     /// Of no use to tiles whose groups have scales of their own.
     const SIGNED_CODES_AT: Option<usize> = None;
-    /// Where the bits of a superblock's codes lie, if they lie in planes: decode takes them from there.
+    /// Where the bits of a block's codes lie, if they lie in planes: kernels take them from there.
     const PLANES: Option<Planes> = None;
-    /// Whether a block of 32 keeps the fifth bits of its codes apart: kernels spread what [`Self::low_codes`] leaves out.
-    const FIFTH_BITS: bool = false;
 
     /// Writes the `BLOCK` weights of `block` to `out`, bit for bit as ggml does.
     ///
@@ -87,14 +85,6 @@ pub trait QuantBlock: Copy + Default + core::fmt::Debug + Send + Sync + 'static 
 
     /// Writes the integer view of `block`. Float formats never see this call.
     fn codes(block: &Self::Block, out: &mut BlockCodes);
-
-    /// The integer view without the fifth bits of its codes, which it returns: bit `i` is worth 16 in code `i`. Called if
-    /// there are [`Self::FIFTH_BITS`].
-    #[inline(always)]
-    fn low_codes(block: &Self::Block, out: &mut BlockCodes) -> u32 {
-        Self::codes(block, out);
-        0
-    }
 
     /// `d` and `dmin` of the integer view alone.
     #[inline(always)]

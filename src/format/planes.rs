@@ -1,26 +1,32 @@
-//! How the K-quants lay codes in bytes: bits of 256 codes are a plane, and a code has a low plane and perhaps a high one.
+//! How formats lay codes in bytes: bits of a block's codes are a plane, and a code has a low plane and perhaps a high one.
 
-use super::swar::{self, splat};
+use super::{
+    QuantBlock,
+    swar::{self, splat},
+};
 use bytemuck::Pod;
 
-/// Bits of a superblock's 256 codes: byte `l` of each chunk of `stride` bytes holds those of the chunk's codes `l`,
-/// `l + stride`, `l + 2 · stride`, … from its low bits up.
+/// Bits of a block's codes: byte `l` of each chunk of `stride` bytes holds those of the chunk's codes `l`, `l + stride`,
+/// `l + 2 · stride`, … from its low bits up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plane {
     /// The first byte, counted from the block's.
     pub at: usize,
     /// Bits of each code: 1, 2 or 4.
     pub bits: u32,
-    /// Bytes of a chunk, 32 or 64.
+    /// Bytes of a chunk.
     pub stride: usize,
 }
 
-/// Where the bits of a superblock's codes lie.
+/// Where the bits of a block's codes lie: one of the two ways that kernels know.
+///
+/// - In superblocks of 256: low planes of 2 or 4 bits with a stride of 32 or 64, high ones of 1 or 2 with a stride of 32.
+/// - In blocks of 32: nibbles with a stride of 16, fifth bits with a stride of 1 and at least 16 bytes from the first on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planes {
     /// The low bits.
     pub low: Plane,
-    /// The bits above them, if there are more; its stride is 32.
+    /// The bits above them, if there are more.
     pub high: Option<Plane>,
 }
 
@@ -65,12 +71,57 @@ impl Plane {
 }
 
 impl Planes {
+    /// A format's planes. What a kernel could not read does not compile.
+    pub(crate) const fn of<F: QuantBlock>() -> Option<Planes> {
+        let Some(planes) = F::PLANES else { return None };
+        let (low, block_bytes) = (planes.low, size_of::<F::Block>());
+        if F::BLOCK == 32 {
+            assert!(low.bits == 4 && low.stride == 16 && low.at + 16 <= block_bytes, "16 bytes of nibbles");
+        } else {
+            assert!(
+                matches!(low.bits, 2 | 4) && matches!(low.stride, 32 | 64),
+                "planes of 2 or 4 bits, chunks of 32 or 64 bytes"
+            );
+            assert!(low.stride == 32 || low.bits == 4, "chunks of 64 bytes of nibbles");
+            assert!(low.at + 32 * low.bits as usize <= block_bytes, "a plane inside the block");
+        }
+        if let Some(high) = planes.high {
+            if F::BLOCK == 32 {
+                assert!(
+                    high.bits == 1 && high.stride == 1 && high.at + 16 <= block_bytes,
+                    "4 bytes of bits, and 12 more"
+                );
+            } else {
+                assert!(matches!(high.bits, 1 | 2) && high.stride == 32, "planes of 1 or 2 bits, chunks of 32 bytes");
+                assert!(high.at + 32 * high.bits as usize <= block_bytes, "a plane inside the block");
+            }
+        }
+        Some(planes)
+    }
+
     /// The bytes of the plane of the high bits of `codes`.
     pub(super) fn pack_high<const BYTES: usize>(self, codes: &[u8; 256]) -> [u8; BYTES] {
         self.high.map_or([0; BYTES], |high| high.pack(&codes.map(|code| code >> self.low.bits)))
     }
 
-    /// The codes of a block.
+    /// The nibbles of a block of 32.
+    #[inline(always)]
+    pub(crate) fn nibbles<B: Pod>(self, block: &B) -> [u8; 32] {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&bytemuck::bytes_of(block)[self.low.at..self.low.at + 16]);
+        bytemuck::cast([swar::low_nibbles(&bytes), swar::high_nibbles(&bytes)])
+    }
+
+    /// The fifth bits of a block of 32, 0 where there are none.
+    #[inline(always)]
+    pub(crate) fn fifth_bits<B: Pod>(self, block: &B) -> u32 {
+        let Some(plane) = self.high else { return 0 };
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&bytemuck::bytes_of(block)[plane.at..plane.at + 4]);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// The codes of a superblock.
     #[inline(always)]
     pub(super) fn codes<B: Pod>(self, block: &B) -> [u8; 256] {
         swar::eight(

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    format::BlockCodes,
+    format::{BlockCodes, Planes},
     simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512},
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
@@ -254,19 +254,23 @@ fn even_part(blocks: usize, limit: usize) -> usize {
     blocks.div_ceil(blocks.div_ceil(limit).max(1))
 }
 
-/// The integer view of `block`; what [`QuantBlock::low_codes`] leaves out is spread by the instruction set.
+/// The integer view of `block`; fifth bits of nibbles are spread by the instruction set.
 #[inline(always)]
 fn read_codes<F: QuantBlock, I: Isa>(isa: I, block: &F::Block, out: &mut BlockCodes) {
-    if !F::FIFTH_BITS {
-        return F::codes(block, out);
-    }
-    let bits = F::low_codes(block, out) as u64;
+    let planes = match const { Planes::of::<F>() } {
+        Some(planes) if F::BLOCK == 32 && planes.high.is_some() => planes,
+        _ => return F::codes(block, out),
+    };
+    [out.d, out.dmin] = F::scales(block);
+    let (nibbles, bits) = (planes.nibbles(block), planes.fifth_bits(block) as u64);
     // Of the narrow set, whose register is no longer than what was just stored.
     let isa = isa.narrow();
     for first in (0..F::BLOCK).step_by(I::Narrow::LANES * 4) {
-        let codes = out.codes[first..].as_mut_ptr();
         // SAFETY: the 32 codes are whole registers, inside the 256 of the view.
-        unsafe { isa.store(codes, isa.or(isa.load(codes), isa.spread_fifth_bits(bits >> first))) };
+        unsafe {
+            let codes = isa.or(isa.load(nibbles.as_ptr().add(first)), isa.spread_fifth_bits(bits >> first));
+            isa.store(out.codes.as_mut_ptr().add(first), codes);
+        }
     }
 }
 

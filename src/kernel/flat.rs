@@ -6,6 +6,7 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
+    native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
     prefetch::{panel_ahead_bytes, prefetch},
@@ -323,15 +324,20 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    fn tail<I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
-        row::Tail::new::<I>(x, len)
+    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
+        row::order::<F, I>(x, first, window)
+    }
+
+    #[inline(always)]
+    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
+        row::Tail::new::<F, I>(x, len)
     }
 
     #[inline(always)]
     unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         rows: &[&[F::Block]],
-        x: &Inputs<'_>,
+        x: (&Inputs<'_>, *const u8),
         first: usize,
         tail: Option<&row::Tail>,
         terms: *mut f32,

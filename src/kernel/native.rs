@@ -14,12 +14,47 @@ use crate::{
     format::BlockCodes,
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
-use core::ops::Range;
+use core::{mem::MaybeUninit, ops::Range};
 
 /// Terms of a row that are kept at a time.
 pub(super) const TERMS: usize = 256;
 /// Rows that [`Isa::interleave_rows`] gives at once.
 const STEPS: usize = 8;
+
+/// Codes of x that are put in another order at a time: chunks of terms do not straddle them.
+const WINDOW_CODES: usize = 1 << 16;
+
+/// Codes of x in the order in which registers of native codes meet them.
+#[repr(C, align(64))]
+pub struct Window([MaybeUninit<u8>; WINDOW_CODES]);
+
+impl Window {
+    /// Takes x's codes from code `first` on as [`interleave_runs`] gives them; returns where code 0 would be.
+    #[inline(always)]
+    pub fn fill<const RUN: usize>(&mut self, x: &Inputs<'_>, first: usize, groups: usize, parts: usize) -> *const u8 {
+        let codes: &[u8] = bytemuck::cast_slice(&x.arrays.codes[first / 4..x.k.min(first + WINDOW_CODES) / 4]);
+        // SAFETY: there is room for a window's codes.
+        unsafe { interleave_runs::<RUN>(codes, self.0.as_mut_ptr().cast(), groups, parts) };
+        self.0.as_ptr().cast::<u8>().wrapping_sub(first)
+    }
+}
+
+/// Of each `groups · parts` runs of `RUN` codes, the first of each group of `parts`, then the second of each, …; runs that
+/// are left over are left out.
+///
+/// # Safety
+/// There is room for as many codes at `to`, which do not overlap.
+#[inline(always)]
+pub unsafe fn interleave_runs<const RUN: usize>(codes: &[u8], to: *mut u8, groups: usize, parts: usize) {
+    let span = groups * parts;
+    let to = to.cast::<[u8; RUN]>();
+    for (s, runs) in codes.as_chunks::<RUN>().0.chunks_exact(span).enumerate() {
+        for (i, run) in runs.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(s * span + i % parts * groups + i / parts).write(*run) };
+        }
+    }
+}
 
 #[repr(C, align(64))]
 struct Terms([f32; TERMS * PANEL_ROWS + PANEL_ROWS]);
@@ -34,8 +69,6 @@ pub(super) struct NativeBlock<'a, F: QuantBlock> {
     block: &'a F::Block,
     /// The integer view; of one whose codes are read in the block, `d` and `dmin` alone.
     pub view: BlockCodes,
-    /// What the codes of a block of 32 lack, if the format has [`QuantBlock::FIFTH_BITS`].
-    pub fifth_bits: u32,
 }
 
 impl<'a, F: QuantBlock> NativeBlock<'a, F> {
@@ -47,16 +80,14 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
         let (first, bytes) = ((&raw const *block).cast(), size_of::<F::Block>());
         prefetch_ahead(isa, first, bytes);
-        let (mut view, mut fifth_bits) = (BlockCodes::default(), 0);
+        let mut view = BlockCodes::default();
         if Self::IN_PLACE.is_some() {
             prefetch_near(isa, first, bytes);
             [view.d, view.dmin] = F::scales(block);
-        } else if F::FIFTH_BITS {
-            fifth_bits = F::low_codes(block, &mut view);
         } else {
             F::codes(block, &mut view);
         }
-        NativeBlock { block, view, fifth_bits }
+        NativeBlock { block, view }
     }
 
     /// Where the block starts.
@@ -99,21 +130,27 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
     let blocks = x.k / T::BLOCK;
     let tail = (!blocks.is_multiple_of(I::LANES)).then(
         #[inline(always)]
-        || T::tail::<I>(x, blocks % I::LANES),
+        || T::tail::<F, I>(x, blocks % I::LANES),
     );
+    let mut window = Window([MaybeUninit::uninit(); _]);
+    let mut codes = T::order::<F, I>(x, 0, &mut window);
     let mut terms = Terms([0.0; _]);
     for panel in panels {
         let rows = job.rows_in(panel, 1);
         let mut sums = [0.0f32; PANEL_ROWS];
         for start in (0..blocks).step_by(TERMS) {
             let chunk = start..blocks.min(start + TERMS);
+            if x.k > WINDOW_CODES && (start * T::BLOCK).is_multiple_of(WINDOW_CODES) {
+                codes = T::order::<F, I>(x, start, &mut window);
+            }
             let blocks: [&[F::Block]; PANEL_ROWS] = array_of(
                 #[inline(always)]
                 |row| &job.native_row::<F>(native, panel, row)[chunk.clone()],
             );
             // SAFETY: x has one row of all blocks, and ends with the last chunk, the only one that may have a tail.
-            let stride =
-                unsafe { T::row_terms::<F, I>(isa, &blocks[..rows], x, start, tail.as_ref(), terms.0.as_mut_ptr()) };
+            let stride = unsafe {
+                T::row_terms::<F, I>(isa, &blocks[..rows], (x, codes), start, tail.as_ref(), terms.0.as_mut_ptr())
+            };
             add_terms(isa, &terms, stride, chunk.len(), &mut sums);
         }
         // SAFETY: these rows of y are this task's, and inside y.

@@ -10,6 +10,7 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     flat::store_sums,
+    native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_step, unpack_value},
     prefetch::{LINE_BYTES, panel_ahead_bytes, prefetch},
@@ -496,13 +497,18 @@ impl<
     }
 
     #[inline(always)]
-    fn tail<I: Isa>(_: &Inputs<'_>, _: usize) {}
+    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
+        row::order::<F, I>(x, first, window)
+    }
+
+    #[inline(always)]
+    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(_: &Inputs<'_>, _: usize) {}
 
     #[inline(always)]
     unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         rows: &[&[F::Block]],
-        x: &Inputs<'_>,
+        x: (&Inputs<'_>, *const u8),
         first: usize,
         _: Option<&()>,
         terms: *mut f32,

@@ -1,6 +1,6 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
-use super::driver::Job;
+use super::{driver::Job, native::Window};
 use crate::{QuantBlock, activation::Kinds, format::BlockCodes, simd::Isa};
 use core::ops::Range;
 
@@ -148,19 +148,26 @@ pub(super) trait IntTile: Tile {
         out: &mut [[f32; 16]; NR],
     );
 
+    /// Where x's codes lie as decode from native blocks meets them: in `window`, from block `first` on, or in x itself. Code 0
+    /// would be at what is returned.
+    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &super::Inputs<'_>, first: usize, window: &mut Window)
+    -> *const u8;
+
     /// What the last `len` blocks of a row, fewer than `LANES`, meet of x, which has one column.
-    fn tail<I: Isa>(x: &super::Inputs<'_>, len: usize) -> Self::Tail;
+    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(x: &super::Inputs<'_>, len: usize) -> Self::Tail;
 
     /// Decode from native blocks: the terms that blocks of at most 16 rows, in k the ones from `first` on, add to their rows'
-    /// sums for the only column of x. Returns how many floats lie from a row's terms to the next one's.
+    /// sums for the only column of x, beside which is what [`IntTile::order`] gave. Returns how many floats lie from a row's
+    /// terms to the next one's.
     ///
     /// # Safety
-    /// x has one column, the blocks of each row are as many and inside it, `tail`, if given, is of x and of the blocks at their
-    /// end that fill no register, and there is room for 16 rows of [`TERMS`](super::native::TERMS) terms and a register.
+    /// x has one column, the blocks of each row are as many and inside it, and inside the window's codes, `tail`, if given, is
+    /// of x and of the blocks at their end that fill no register, and there is room for 16 rows of
+    /// [`TERMS`](super::native::TERMS) terms and a register.
     unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         rows: &[&[F::Block]],
-        x: &super::Inputs<'_>,
+        x: (&super::Inputs<'_>, *const u8),
         first: usize,
         tail: Option<&Self::Tail>,
         terms: *mut f32,

@@ -312,9 +312,14 @@ impl Isa for Avx2 {
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> __m256i {
-        // SAFETY: the caller vouches for 16 bytes at each.
-        unsafe { _mm256_loadu2_m128i(upper.cast(), lower.cast()) }
+    unsafe fn load_half_twice(self, p: *const u8) -> __m256i {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> __m256i {
+        // SAFETY: the caller vouches for 16 bytes at each place.
+        unsafe { _mm256_loadu2_m128i(p(1).cast(), p(0).cast()) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut u8, v: __m256i) {
@@ -343,6 +348,18 @@ impl Isa for Avx2 {
             let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
             let bytes = _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
             let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+            _mm256_and_si256(set, _mm256_set1_epi8(16))
+        }
+    }
+    #[inline(always)]
+    fn spread_sixteens(self, bits: __m256i, half: usize) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let first = half as i64 * 0x0202_0202_0202_0202;
+            let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+            let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
+            let bytes = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order));
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
             _mm256_and_si256(set, _mm256_set1_epi8(16))
         }
@@ -587,6 +604,16 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn fold_lanes(self, v: __m256i) -> __m256i {
         v
+    }
+    #[inline(always)]
+    fn sum_fours(self, v: [__m256i; 4]) -> __m256i {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
+            let sums = _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
+            _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+        }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m256i; 8]) -> __m256i {

@@ -252,11 +252,17 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> __m512i {
-        // SAFETY: the caller vouches for 32 bytes at each.
+    unsafe fn load_half_twice(self, p: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for 32 bytes at `p`.
+        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> __m512i {
+        // SAFETY: the caller vouches for 16 bytes at each place.
         unsafe {
-            let lower = _mm512_castsi256_si512(_mm256_loadu_si256(lower.cast()));
-            _mm512_inserti64x4::<1>(lower, _mm256_loadu_si256(upper.cast()))
+            let lower = _mm256_loadu2_m128i(p(1).cast(), p(0).cast());
+            let upper = _mm256_loadu2_m128i(p(3).cast(), p(2).cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(lower), upper)
         }
     }
     #[inline(always)]
@@ -283,6 +289,17 @@ impl Isa for Avx512Vnni {
     fn spread_fifth_bits(self, bits: u64) -> __m512i {
         // SAFETY: the token proves AVX-512 BW.
         unsafe { _mm512_maskz_set1_epi8(bits, 16) }
+    }
+    #[inline(always)]
+    fn spread_sixteens(self, bits: __m512i, half: usize) -> __m512i {
+        // SAFETY: the token proves AVX-512 BW.
+        unsafe {
+            let first = half as i64 * 0x0202_0202_0202_0202;
+            let one_each = _mm512_set1_epi64(0x8040_2010_0804_0201u64 as i64);
+            let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
+            let bytes = _mm512_shuffle_epi8(bits, _mm512_broadcast_i32x4(order));
+            _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, one_each), 16)
+        }
     }
     #[inline(always)]
     fn splat(self, value: i32) -> __m512i {
@@ -515,6 +532,17 @@ impl Isa for Avx512Vnni {
     fn fold_lanes(self, v: __m512i) -> __m256i {
         // SAFETY: the token proves AVX-512F.
         unsafe { self.narrow().add(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)) }
+    }
+    #[inline(always)]
+    fn sum_fours(self, v: [__m512i; 4]) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe {
+            let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
+            let sums = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, sums)
+        }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m512i; 8]) -> __m512i {

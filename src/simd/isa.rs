@@ -82,11 +82,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are readable; no alignment needed.
     unsafe fn load(self, p: *const u8) -> Self::V;
-    /// Loads the lower half of the lanes and the upper one.
+    /// Loads half of the lanes, into both halves.
     ///
     /// # Safety
-    /// `LANES · 2` bytes at each are readable; no alignment needed.
-    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> Self::V;
+    /// `LANES · 2` bytes at `p` are readable; no alignment needed.
+    unsafe fn load_half_twice(self, p: *const u8) -> Self::V;
+    /// Loads 16 bytes from each of `LANES / 4` places.
+    ///
+    /// # Safety
+    /// 16 bytes at each place are readable; no alignment needed.
+    unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> Self::V;
     /// Stores `LANES` 32-bit lanes.
     ///
     /// # Safety
@@ -103,6 +108,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     unsafe fn broadcast(self, p: *const u8) -> Self::V;
     /// 16 in every byte `i` whose bit `i` of `bits` is set, 0 in the others.
     fn spread_fifth_bits(self, bits: u64) -> Self::V;
+    /// The same within each 16 bytes, which start with 32 bits: of their lower (0) or upper (1) half.
+    fn spread_sixteens(self, bits: Self::V, half: usize) -> Self::V;
     /// `value` in every lane.
     fn splat(self, value: i32) -> Self::V;
     /// Bitwise and.
@@ -221,6 +228,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Lanes, as many as [`Isa::Narrow`] has, whose sum is that of all lanes.
     fn fold_lanes(self, v: Self::V) -> <Self::Narrow as Isa>::V;
+
+    /// Lane b is the sum of four lanes, the b-th of all that the registers hold one after the other.
+    fn sum_fours(self, v: [Self::V; 4]) -> Self::V;
 
     /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
     fn sum_eights(self, v: [Self::V; 8]) -> Self::V;

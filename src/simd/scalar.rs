@@ -75,12 +75,16 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_halves(self, lower: *const u8, upper: *const u8) -> Lanes {
+    unsafe fn load_half_twice(self, p: *const u8) -> Lanes {
         const HALF: usize = LANES / 2;
-        // SAFETY: the caller vouches for 8 bytes at each.
-        let halves =
-            unsafe { [lower.cast::<[i32; HALF]>().read_unaligned(), upper.cast::<[i32; HALF]>().read_unaligned()] };
-        array_of(|i| halves[i / HALF][i % HALF])
+        // SAFETY: the caller vouches for 8 bytes at `p`.
+        let half = unsafe { p.cast::<[i32; HALF]>().read_unaligned() };
+        array_of(|i| half[i % HALF])
+    }
+    #[inline(always)]
+    unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { self.load(p(0)) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut u8, v: Lanes) {
@@ -100,6 +104,10 @@ impl Isa for Scalar {
     fn spread_fifth_bits(self, bits: u64) -> Lanes {
         // Each of four bits to the bottom of its byte: the products do not overlap.
         array_of(|lane| (((bits >> (4 * lane) & 15) as i32 * 0x0020_4081) & 0x0101_0101) << 4)
+    }
+    #[inline(always)]
+    fn spread_sixteens(self, bits: Lanes, half: usize) -> Lanes {
+        self.spread_fifth_bits(bits[0] as u32 as u64 >> (16 * half))
     }
     #[inline(always)]
     fn splat(self, value: i32) -> Lanes {
@@ -291,6 +299,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn fold_lanes(self, v: Lanes) -> Lanes {
         v
+    }
+    #[inline(always)]
+    fn sum_fours(self, v: [Lanes; 4]) -> Lanes {
+        array_of(|b| v[b].iter().fold(0, |sum: i32, &lane| sum.wrapping_add(lane)))
     }
     #[inline(always)]
     fn sum_eights(self, v: [Lanes; 8]) -> Lanes {

@@ -1,16 +1,21 @@
 //! Decode from native blocks of 32: lanes are codes of one row, then blocks of that row.
+//!
+//! Of nibbles a register takes the low ones of LANES / 4 blocks at once, the next one the high ones, so that each block has
+//! four lanes; of x, codes lie in the same order. Other codes are taken in their order, eight lanes to a block.
 
 use super::{
     super::{
         Inputs,
-        native::{NativeBlock, TERMS},
+        native::{self, NativeBlock, TERMS, Window},
         packed::UNIT_CODES,
+        prefetch::prefetch_ahead,
         tile::FlatTile,
     },
     remaining_bias,
 };
 use crate::{
     QuantBlock,
+    format::Planes,
     simd::{Isa, PANEL_ROWS},
 };
 
@@ -24,30 +29,35 @@ pub struct Tail {
 }
 
 /// Codes, scales, and sums scaled and negated of blocks of x.
-type Operand = (*const u8, *const f32, *const f32, *const i32);
+#[derive(Clone, Copy)]
+struct Operand {
+    codes: *const u8,
+    d: *const f32,
+    d_sums: *const f32,
+    neg_sums: *const i32,
+}
 
-/// What x has for the blocks from `first` on.
-///
-/// # Safety
-/// x has one column and as many blocks.
+/// The scale of each block; with a minimum, which lies beside it in the block, both in the halves of a lane: one load for
+/// the two.
+struct Scales {
+    d: [u16; PANEL_ROWS],
+    both: [u32; PANEL_ROWS],
+}
+
+/// x's codes from block `first` on as registers of `F`'s meet them; where code 0 would be.
 #[inline(always)]
-unsafe fn operand(x: &Inputs<'_>, first: usize) -> Operand {
-    let arrays = &x.arrays;
-    // SAFETY: the caller's promise.
-    unsafe {
-        (
-            arrays.codes.as_ptr().cast::<u8>().add(first * UNIT_CODES),
-            arrays.d.as_ptr().add(first),
-            arrays.d_sums.as_ptr().add(first),
-            arrays.neg_sums.as_ptr().add(first),
-        )
+pub(super) fn order<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
+    if const { Planes::of::<F>().is_some() } && I::LANES > 4 {
+        window.fill::<{ UNIT_CODES / 2 }>(x, first * UNIT_CODES, I::LANES / 4, 2)
+    } else {
+        x.arrays.codes.as_ptr().cast()
     }
 }
 
 impl Tail {
     /// [`IntTile::tail`](super::super::tile::IntTile::tail).
     #[inline(always)]
-    pub(super) fn new<I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
+    pub(super) fn new<F: QuantBlock, I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
         let mut tail = Tail {
             codes: [[0; UNIT_CODES]; PANEL_ROWS],
             d: [0.0; PANEL_ROWS],
@@ -64,13 +74,25 @@ impl Tail {
             tail.d_sums[at..at + len].copy_from_slice(&x.arrays.d_sums[last.clone()]);
             tail.neg_sums[at..at + len].copy_from_slice(&x.arrays.neg_sums[last.clone()]);
         }
+        if const { Planes::of::<F>().is_some() } && I::LANES > 4 {
+            let codes = tail.codes;
+            let codes = bytemuck::cast_slice(codes.as_flattened());
+            let to = tail.codes.as_flattened_mut().as_mut_ptr().cast();
+            // SAFETY: there is room for as many.
+            unsafe { native::interleave_runs::<{ UNIT_CODES / 2 }>(codes, to, I::LANES / 4, 2) };
+        }
         tail
     }
 
     /// All of it.
     #[inline(always)]
     fn operand(&self) -> Operand {
-        (self.codes.as_ptr().cast(), self.d.as_ptr(), self.d_sums.as_ptr(), self.neg_sums.as_ptr())
+        Operand {
+            codes: self.codes.as_ptr().cast(),
+            d: self.d.as_ptr(),
+            d_sums: self.d_sums.as_ptr(),
+            neg_sums: self.neg_sums.as_ptr(),
+        }
     }
 }
 
@@ -83,7 +105,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         rows: &[&[F::Block]],
-        x: &Inputs<'_>,
+        (x, codes): (&Inputs<'_>, *const u8),
         first: usize,
         tail: Option<&Tail>,
         terms: *mut f32,
@@ -92,15 +114,21 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let whole = len - len % I::LANES;
         for (row, blocks) in rows.iter().enumerate() {
             for (i, blocks) in blocks[..whole].chunks_exact(I::LANES).enumerate() {
-                let at = i * I::LANES;
+                let at = first + i * I::LANES;
                 // SAFETY: x has as many blocks from there on, and the terms are a row's.
                 unsafe {
+                    let x = Operand {
+                        codes: codes.wrapping_add(at * UNIT_CODES),
+                        d: x.arrays.d.as_ptr().add(at),
+                        d_sums: x.arrays.d_sums.as_ptr().wrapping_add(at),
+                        neg_sums: x.arrays.neg_sums.as_ptr().add(at),
+                    };
                     Self::terms::<F, I>(
                         isa,
                         #[inline(always)]
                         |b| &blocks[b],
-                        operand(x, first + at),
-                        terms.add(row * TERMS + at),
+                        x,
+                        terms.add(row * TERMS + i * I::LANES),
                     );
                 }
             }
@@ -144,27 +172,52 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     unsafe fn terms<'b, F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         block: impl Fn(usize) -> &'b F::Block,
-        (codes, dx, d_sums, neg_sums): Operand,
+        x: Operand,
         terms: *mut f32,
     ) {
+        let mut scales = Scales { d: [0; PANEL_ROWS], both: [0; PANEL_ROWS] };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sums = match const { Planes::of::<F>() } {
+                Some(planes) => Self::sums_of_nibbles::<F, I>(isa, block, planes, x.codes, &mut scales),
+                None => Self::sums_in_order::<F, I>(isa, block, x.codes, &mut scales),
+            };
+            Self::finish(isa, sums, &scales, x, terms);
+        }
+    }
+
+    /// Keeps the scale, and the minimum if there is one, of block `b`.
+    #[inline(always)]
+    fn keep(scales: &mut Scales, b: usize, d: u32, m: u32) {
+        if MIN {
+            scales.both[b] = d & 0xFFFF | m << 16;
+        } else {
+            scales.d[b] = d as u16;
+        }
+    }
+
+    /// Lane b: the sum of block b's products with x's codes, which are in their order.
+    ///
+    /// # Safety
+    /// x has as many.
+    #[inline(always)]
+    unsafe fn sums_in_order<'b, F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: impl Fn(usize) -> &'b F::Block,
+        x: *const u8,
+        scales: &mut Scales,
+    ) -> I::V {
         // The registers that hold a span of blocks, and the blocks in it.
         let (registers, len) = ((UNIT_CODES / 4).div_ceil(I::LANES), I::LANES.div_ceil(UNIT_CODES / 4));
-        // With a minimum, which lies beside the scale in the block, both in the halves of a lane: one load for the two.
-        let (mut d, mut both) = ([0u16; PANEL_ROWS], [0u32; PANEL_ROWS]);
         let mut sums = [isa.splat(0); 8];
-        // SAFETY: registers of LANES blocks are inside x, and the arrays have room for one.
+        // SAFETY: registers of LANES blocks are inside x.
         unsafe {
             for s in 0..8 / registers {
-                let (mut units, mut fifth_bits) = ([[0; UNIT_CODES]; 2], 0u64);
+                let mut units = [[0; UNIT_CODES]; 2];
                 for b in 0..len {
                     let block = NativeBlock::<F>::read(isa, block(s * len + b));
-                    if MIN {
-                        both[s * len + b] = block.view.d & 0xFFFF | block.view.dmin << 16;
-                    } else {
-                        d[s * len + b] = block.view.d as u16;
-                    }
+                    Self::keep(scales, s * len + b, block.view.d, block.view.dmin);
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
-                    fifth_bits |= (block.fifth_bits as u64) << (b * UNIT_CODES);
                 }
                 for r in 0..registers {
                     let mut sum = [[isa.splat(0)]];
@@ -173,34 +226,102 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                         &mut sum,
                         #[inline(always)]
                         |_, _| {
-                            let first = r * I::LANES * 4;
-                            let codes = isa.load(units.as_ptr().cast::<u8>().add(first));
-                            if F::FIFTH_BITS {
-                                isa.or(codes, isa.spread_fifth_bits(fifth_bits >> first))
-                            } else {
-                                NativeBlock::<F>::unsigned(isa, codes)
-                            }
+                            let codes = isa.load(units.as_ptr().cast::<u8>().add(r * I::LANES * 4));
+                            NativeBlock::<F>::unsigned(isa, codes)
                         },
                         #[inline(always)]
-                        |_, _| isa.load(codes.add(i * I::LANES * 4)),
+                        |_, _| isa.load(x.add(i * I::LANES * 4)),
                     );
                     sums[i] = sum[0][0];
                 }
             }
-            let mut sums = isa.sum_eights(sums);
-            let bias = const { remaining_bias::<I>(BITS, BIAS) };
-            if bias != 0 {
-                sums = isa.add(sums, isa.mul(isa.load(neg_sums.cast()), isa.splat(bias)));
+        }
+        isa.sum_eights(sums)
+    }
+
+    /// Lane b: the sum of block b's products with x's codes, which lie as [`order`] has them.
+    ///
+    /// # Safety
+    /// x has as many.
+    #[inline(always)]
+    unsafe fn sums_of_nibbles<'b, F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: impl Fn(usize) -> &'b F::Block,
+        planes: Planes,
+        x: *const u8,
+        scales: &mut Scales,
+    ) -> I::V {
+        prefetch_ahead(isa, bytes(block(0)), I::LANES * size_of::<F::Block>());
+        let together = I::LANES / 4;
+        let mut sums = [isa.splat(0); 4];
+        for g in 0..4 {
+            for b in g * together..(g + 1) * together {
+                let [d, m] = F::scales(block(b));
+                Self::keep(scales, b, d, m);
             }
-            let both = isa.load(both.as_ptr().cast());
-            let d = if MIN { isa.widen_f16(isa.and(both, isa.splat(0xFFFF))) } else { isa.load_f16(d.as_ptr().cast()) };
+            // SAFETY: the nibbles, and 16 bytes from the fifth bits on, are inside the block, registers of x inside x.
+            unsafe {
+                let pairs = isa.load_sixteens(
+                    #[inline(always)]
+                    |i| bytes(block(g * together + i)).add(planes.low.at),
+                );
+                let mask = isa.splat(0x0F0F_0F0F);
+                let mut codes = [isa.and(pairs, mask), isa.and(isa.shr(pairs, 4), mask)];
+                if let Some(plane) = planes.high {
+                    let bits = isa.load_sixteens(
+                        #[inline(always)]
+                        |i| bytes(block(g * together + i)).add(plane.at),
+                    );
+                    codes = [
+                        isa.or(codes[0], isa.spread_sixteens(bits, 0)),
+                        isa.or(codes[1], isa.spread_sixteens(bits, 1)),
+                    ];
+                }
+                let mut sum = [[isa.splat(0)]];
+                isa.dot::<BITS, 2, 1, 1>(
+                    &mut sum,
+                    #[inline(always)]
+                    |half, _| codes[half],
+                    #[inline(always)]
+                    |half, _| isa.load(x.add((2 * g + half) * I::LANES * 4)),
+                );
+                sums[g] = sum[0][0];
+            }
+        }
+        isa.sum_fours(sums)
+    }
+
+    /// The terms of blocks from the sums of their products.
+    ///
+    /// # Safety
+    /// x has as many, and `terms` room.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(isa: I, mut sums: I::V, scales: &Scales, x: Operand, terms: *mut f32) {
+        let bias = const { remaining_bias::<I>(BITS, BIAS) };
+        // SAFETY: the arrays have room for a register; the rest is the caller's promise.
+        unsafe {
+            if bias != 0 {
+                sums = isa.add(sums, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
+            }
+            let both = isa.load(scales.both.as_ptr().cast());
+            let d = if MIN {
+                isa.widen_f16(isa.and(both, isa.splat(0xFFFF)))
+            } else {
+                isa.load_f16(scales.d.as_ptr().cast())
+            };
             let sums = isa.add(sums, isa.splat(I::SUM_ORIGIN));
-            let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(dx));
+            let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(x.d));
             if MIN {
                 let m = isa.widen_f16(isa.shr(both, 16));
-                term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(d_sums)));
+                term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(x.d_sums)));
             }
             isa.store_f32(terms, term);
         }
     }
+}
+
+/// Where a block starts.
+#[inline(always)]
+fn bytes<B>(block: &B) -> *const u8 {
+    (&raw const *block).cast()
 }

@@ -1,7 +1,12 @@
 //! Decode from native superblocks: lanes are codes of one row, then superblocks of that row.
 
 use super::{
-    super::{Inputs, flat::remaining_bias, native::NativeBlock, tile::SuperTile},
+    super::{
+        Inputs,
+        flat::remaining_bias,
+        native::{NativeBlock, Window},
+        tile::SuperTile,
+    },
     BLOCK,
 };
 use crate::{
@@ -58,7 +63,7 @@ impl<
     pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         rows: &[&[F::Block]],
-        x: &Inputs<'_>,
+        x: (&Inputs<'_>, *const u8),
         first: usize,
         terms: *mut f32,
     ) -> usize {
@@ -104,7 +109,7 @@ impl<
     unsafe fn collect<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         block: &F::Block,
-        x: &Inputs<'_>,
+        (x, codes): (&Inputs<'_>, *const u8),
         number: usize,
         sums: &mut Sums,
         at: usize,
@@ -118,8 +123,8 @@ impl<
         unsafe {
             *sums.d.get_unchecked_mut(at) = block.view.d;
             *sums.dx.get_unchecked_mut(at) = *x.arrays.d.as_ptr().add(number);
-            let x_codes = x.arrays.codes.as_ptr().cast::<u8>().add(number * BLOCK);
-            let mut product = isa.fold_lanes(Self::product::<F, I>(isa, &block, x_codes));
+            let codes = codes.wrapping_add(number * BLOCK);
+            let mut product = isa.fold_lanes(Self::product::<F, I>(isa, &block, codes));
             if Self::SCALED && bias != 0 {
                 let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
                 product = narrow.sub(product, narrow.mul(scaled, narrow.splat(bias)));
@@ -172,7 +177,7 @@ impl<
         unsafe {
             if planes::<F, I>().is_none() {
                 for i in 0..BLOCK / 4 / I::LANES {
-                    Self::add_register(isa, block, x, halves::<F, I>(i), &mut sum);
+                    Self::add_register(isa, block, x, i, &mut sum);
                 }
             } else {
                 Self::add_registers::<F, I>(isa, block, x, 0, &mut sum);
@@ -198,27 +203,28 @@ impl<
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            Self::add_register(isa, block, x, halves::<F, I>(first), sum);
-            Self::add_register(isa, block, x, halves::<F, I>(first + 1), sum);
-            Self::add_register(isa, block, x, halves::<F, I>(first + 2), sum);
-            Self::add_register(isa, block, x, halves::<F, I>(first + 3), sum);
+            Self::add_register(isa, block, x, first, sum);
+            Self::add_register(isa, block, x, first + 1, sum);
+            Self::add_register(isa, block, x, first + 2, sum);
+            Self::add_register(isa, block, x, first + 3, sum);
         }
     }
 
-    /// Adds the products of the register whose halves start at these codes.
+    /// Adds the products of register `i`.
     ///
     /// # Safety
-    /// `x` points to 256 codes, among which the halves are.
+    /// `x` points to 256 codes, among which the register is.
     #[inline(always)]
     unsafe fn add_register<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         block: &NativeBlock<'_, F>,
         x: *const u8,
-        halves: [usize; 2],
+        i: usize,
         sum: &mut [[I::V; 1]; 1],
     ) {
+        let halves = halves::<F, I>(i);
         // SAFETY: the caller's promise, on both sides.
-        let (w, x) = unsafe { (codes(isa, block, halves), load(isa, x, halves)) };
+        let (w, x) = unsafe { (codes(isa, block, halves), isa.load(x.add(i * I::LANES * 4))) };
         if !Self::SCALED {
             return isa.dot::<BITS, 1, 1, 1>(
                 sum,
@@ -241,7 +247,18 @@ impl<
 /// The planes that codes are taken from; what has no vectors better takes them from the integer view.
 #[inline(always)]
 const fn planes<F: QuantBlock, I: Isa>() -> Option<Planes> {
-    if I::LANES < 8 { None } else { F::PLANES }
+    if I::LANES < 8 { None } else { Planes::of::<F>() }
+}
+
+/// x's codes from superblock `first` on as registers of `F`'s meet them; where code 0 would be.
+#[inline(always)]
+pub(super) fn order<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
+    match planes::<F, I>() {
+        Some(planes) if planes.low.stride < I::LANES * 4 => {
+            window.fill::<32>(x, first * BLOCK, 2, planes.low.span() / planes.low.stride)
+        }
+        _ => x.arrays.codes.as_ptr().cast(),
+    }
 }
 
 /// The codes that the two halves of register `i` start with: codes that follow one another, or that lie at the same bits of
@@ -257,22 +274,6 @@ const fn halves<F: QuantBlock, I: Isa>(i: usize) -> [usize; 2] {
             [first, first + span]
         }
         _ => [i * run, i * run + half],
-    }
-}
-
-/// Loads a register whose halves start at these bytes.
-///
-/// # Safety
-/// The halves are readable.
-#[inline(always)]
-unsafe fn load<I: Isa>(isa: I, p: *const u8, [first, second]: [usize; 2]) -> I::V {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if second == first + I::LANES * 2 {
-            isa.load(p.add(first))
-        } else {
-            isa.load_halves(p.add(first), p.add(second))
-        }
     }
 }
 
@@ -297,11 +298,15 @@ unsafe fn codes<F: QuantBlock, I: Isa>(isa: I, block: &NativeBlock<'_, F>, halve
     let low = isa.and(isa.shr(unsafe { isa.load(block.bytes().add(byte)) }, bit), isa.splat(mask(planes.low, 0)));
     let Some(plane) = planes.high else { return low };
     let (first, second, to) = (plane.place(halves[0]), plane.place(halves[1]), planes.low.bits);
-    // SAFETY: as above.
-    let mut high = unsafe { load(isa, block.bytes(), [first.0, second.0]) };
-    if second.1 != first.1 {
-        high = isa.shr_upper_half(high, second.1 - first.1);
-    }
+    // SAFETY: as above; the bits of both halves lie in the same bytes, or follow one another.
+    let high = unsafe {
+        let bytes = block.bytes().add(first.0);
+        if first.0 == second.0 {
+            isa.shr_upper_half(isa.load_half_twice(bytes), second.1 - first.1)
+        } else {
+            isa.load(bytes)
+        }
+    };
     let high = if first.1 < to { isa.shl(high, to - first.1) } else { isa.shr(high, first.1 - to) };
     isa.or(low, isa.and(high, isa.splat(mask(plane, to))))
 }
