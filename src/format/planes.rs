@@ -1,7 +1,7 @@
 //! How formats lay codes in bytes: bits of a block's codes are a plane, and a code has a low plane and perhaps a high one.
 
 use super::{
-    QuantBlock,
+    QuantBlock, Tile,
     swar::{self, splat},
 };
 use bytemuck::Pod;
@@ -75,6 +75,8 @@ impl Planes {
     pub(crate) const fn of<F: QuantBlock>() -> Option<Planes> {
         let Some(planes) = F::PLANES else { return None };
         let (low, block_bytes) = (planes.low, size_of::<F::Block>());
+        let high_bits = if let Some(high) = planes.high { high.bits } else { 0 };
+        assert!(low.bits + high_bits == F::Tile::BITS, "the bits of the tile's codes");
         if F::BLOCK == 32 {
             assert!(low.bits == 4 && low.stride == 16 && low.at + 16 <= block_bytes, "16 bytes of nibbles");
         } else {

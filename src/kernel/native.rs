@@ -1,7 +1,8 @@
 //! Decode from native blocks: rows are read one after the other, each a single stream.
 //!
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
-//! with lanes as rows, in increasing k, as the packed kernels add them.
+//! with lanes as rows, in increasing k, as the packed kernels add them. Where registers take codes in another order than the
+//! row's, x's are put in that order once a task.
 
 use super::{
     Inputs,

@@ -147,7 +147,7 @@ impl FromStr for Level {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
+    use alloc::{string::ToString, vec, vec::Vec};
 
     #[test]
     fn names_round_trip_and_scalar_is_everywhere() {
@@ -156,5 +156,66 @@ mod tests {
         }
         assert!("mmx".parse::<Level>().is_err_and(|error| error.to_string().contains("scalar, avx2")));
         assert!(Level::Scalar.is_available() && Level::best().is_available());
+    }
+
+    /// What moves lanes and adds across them, against the same on arrays.
+    struct AcrossLanes;
+
+    impl AcrossLanes {
+        fn lanes<I: Isa>(isa: I, v: I::V) -> Vec<i32> {
+            let mut lanes = vec![0i32; I::LANES];
+            // SAFETY: there are LANES of them.
+            unsafe { isa.store(lanes.as_mut_ptr().cast(), v) };
+            lanes
+        }
+    }
+
+    impl IsaTask for AcrossLanes {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            let words: Vec<i32> = (0..128).map(|i: i32| i.wrapping_mul(0x9E37_79B9u32 as i32) >> 3).collect();
+            let bytes: &[u8] = bytemuck::cast_slice(&words);
+            // SAFETY: every place is at most 80 bytes before the end of 8 registers' bytes.
+            let load = |r: usize| unsafe { isa.load(bytes.as_ptr().add(r * I::LANES * 4)) };
+
+            // SAFETY: as above.
+            let twice = Self::lanes(isa, unsafe { isa.load_half_twice(bytes.as_ptr()) });
+            assert_eq!(twice, [&words[..I::LANES / 2]; 2].concat());
+
+            let shifted = Self::lanes(isa, isa.shr_upper_half(load(0), 3));
+            for (i, (lane, word)) in shifted.iter().zip(&words).enumerate() {
+                assert_eq!(*lane as u32, *word as u32 >> if i < I::LANES / 2 { 0 } else { 3 });
+            }
+
+            // SAFETY: as above.
+            let sixteens = Self::lanes(isa, unsafe { isa.load_sixteens(|i| bytes.as_ptr().add(21 * i + 1)) });
+            let expected: Vec<u8> = (0..I::LANES / 4).flat_map(|i| bytes[21 * i + 1..][..16].to_vec()).collect();
+            assert_eq!(bytemuck::cast_slice::<i32, u8>(&sixteens), expected);
+
+            for half in 0..2 {
+                let spread = Self::lanes(isa, isa.spread_sixteens(load(1), half));
+                for (i, byte) in bytemuck::cast_slice::<i32, u8>(&spread).iter().enumerate() {
+                    let bits = words[I::LANES + i / 16 * 4] as u32;
+                    assert_eq!(*byte as u32, (bits >> (16 * half + i % 16) & 1) * 16);
+                }
+            }
+
+            let sum = |lanes: &[i32]| lanes.iter().fold(0i32, |sum, &lane| sum.wrapping_add(lane));
+            let fours: Vec<i32> = words.chunks(4).take(I::LANES).map(sum).collect();
+            assert_eq!(Self::lanes(isa, isa.sum_fours([load(0), load(1), load(2), load(3)])), fours);
+            let eights: Vec<i32> = words.chunks(8).take(I::LANES).map(sum).collect();
+            assert_eq!(Self::lanes(isa, isa.sum_eights(array_of(load))), eights);
+            let folded = Self::lanes(isa.narrow(), isa.fold_lanes(load(0)));
+            assert_eq!(sum(&folded), sum(&words[..I::LANES]));
+        }
+    }
+
+    #[test]
+    fn lanes_move_and_add_as_arrays_do() {
+        for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+            level.dispatch(AcrossLanes);
+        }
     }
 }

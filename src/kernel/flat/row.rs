@@ -115,6 +115,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         for (row, blocks) in rows.iter().enumerate() {
             for (i, blocks) in blocks[..whole].chunks_exact(I::LANES).enumerate() {
                 let at = first + i * I::LANES;
+                ask_ahead::<F, I>(isa, blocks);
                 // SAFETY: x has as many blocks from there on, and the terms are a row's.
                 unsafe {
                     let x = Operand {
@@ -140,6 +141,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 // Lanes that are left over repeat the first block: nobody reads their terms.
                 let mut blocks = [&rows[0][0]; PANEL_ROWS];
                 for (blocks, row) in blocks.chunks_exact_mut(tail_len).zip(rows) {
+                    ask_ahead::<F, I>(isa, &row[whole..]);
                     for (block, from) in blocks.iter_mut().zip(&row[whole..]) {
                         *block = from;
                     }
@@ -251,7 +253,6 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         x: *const u8,
         scales: &mut Scales,
     ) -> I::V {
-        prefetch_ahead(isa, bytes(block(0)), I::LANES * size_of::<F::Block>());
         let together = I::LANES / 4;
         let mut sums = [isa.splat(0); 4];
         for g in 0..4 {
@@ -317,6 +318,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             }
             isa.store_f32(terms, term);
         }
+    }
+}
+
+/// Asks for what comes after blocks of nibbles; [`NativeBlock::read`] does for others.
+#[inline(always)]
+fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, blocks: &[F::Block]) {
+    if const { Planes::of::<F>().is_some() } {
+        prefetch_ahead(isa, blocks.as_ptr().cast(), size_of_val(blocks));
     }
 }
 

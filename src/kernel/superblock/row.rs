@@ -247,7 +247,7 @@ impl<
 /// The planes that codes are taken from; what has no vectors better takes them from the integer view.
 #[inline(always)]
 const fn planes<F: QuantBlock, I: Isa>() -> Option<Planes> {
-    if I::LANES < 8 { None } else { Planes::of::<F>() }
+    if I::LANES < 8 { None } else { const { Planes::of::<F>() } }
 }
 
 /// x's codes from superblock `first` on as registers of `F`'s meet them; where code 0 would be.
