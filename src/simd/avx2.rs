@@ -90,6 +90,28 @@ fn spread_by(_: Avx2, v: __m256i, pattern: &'static Pattern) -> __m256i {
     unsafe { _mm256_shuffle_epi8(v, (&raw const pattern.0).cast::<__m256i>().read_volatile()) }
 }
 
+/// 16 in every byte whose bit, the number of the byte within its eight, is set in it.
+#[inline(always)]
+fn spread_bits(_: Avx2, bytes: __m256i) -> __m256i {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+        _mm256_and_si256(set, _mm256_set1_epi8(16))
+    }
+}
+
+/// In each half, the sums of the four lanes there of each register.
+#[inline(always)]
+fn sum_quads(_: Avx2, v: [__m256i; 4]) -> __m256i {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
+        _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high))
+    }
+}
+
 /// Transposes 8 × 8 lanes.
 #[inline(always)]
 fn transpose(_: Avx2, r: [__m256i; 8]) -> [__m256i; 8] {
@@ -312,9 +334,13 @@ impl Isa for Avx2 {
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn load_half_twice(self, p: *const u8) -> __m256i {
+    unsafe fn load_half_twice(self, p: *const u8, count: u32) -> __m256i {
+        let count = count as i32;
         // SAFETY: the caller vouches for 16 bytes at `p`.
-        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+        unsafe {
+            let counts = _mm256_setr_epi32(0, 0, 0, 0, count, count, count, count);
+            _mm256_srlv_epi32(_mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())), counts)
+        }
     }
     #[inline(always)]
     unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> __m256i {
@@ -345,11 +371,8 @@ impl Isa for Avx2 {
     fn spread_fifth_bits(self, bits: u64) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe {
-            let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
             let bytes = _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
-            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
-            _mm256_and_si256(set, _mm256_set1_epi8(16))
+            spread_bits(self, _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes))
         }
     }
     #[inline(always)]
@@ -357,11 +380,8 @@ impl Isa for Avx2 {
         // SAFETY: the token proves AVX2.
         unsafe {
             let first = half as i64 * 0x0202_0202_0202_0202;
-            let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
             let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
-            let bytes = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order));
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
-            _mm256_and_si256(set, _mm256_set1_epi8(16))
+            spread_bits(self, _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order)))
         }
     }
     #[inline(always)]
@@ -413,12 +433,6 @@ impl Isa for Avx2 {
     fn shr(self, a: __m256i, count: u32) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
-    }
-    #[inline(always)]
-    fn shr_upper_half(self, a: __m256i, count: u32) -> __m256i {
-        let count = count as i32;
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_srlv_epi32(a, _mm256_setr_epi32(0, 0, 0, 0, count, count, count, count)) }
     }
 
     #[inline(always)]
@@ -608,21 +622,14 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn sum_fours(self, v: [__m256i; 4]) -> __m256i {
         // SAFETY: the token proves AVX2.
-        unsafe {
-            let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-            let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
-            let sums = _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
-            _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
-        }
+        unsafe { _mm256_permutevar8x32_epi32(sum_quads(self, v), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)) }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m256i; 8]) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe {
-            let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-            let four = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-            let low = four(two(v[0], v[1]), two(v[2], v[3]));
-            let high = four(two(v[4], v[5]), two(v[6], v[7]));
+            let [a, b, c, d, e, f, g, h] = v;
+            let (low, high) = (sum_quads(self, [a, b, c, d]), sum_quads(self, [e, f, g, h]));
             let (a, b) = (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high));
             _mm256_add_epi32(a, b)
         }

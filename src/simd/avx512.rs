@@ -222,6 +222,17 @@ impl Avx512Vnni {
     }
 }
 
+/// In each quarter, the sums of the four lanes there of each register.
+#[inline(always)]
+fn sum_quads(_: Avx512Vnni, v: [__m512i; 4]) -> __m512i {
+    // SAFETY: the token proves AVX-512F.
+    unsafe {
+        let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high))
+    }
+}
+
 impl Isa for Avx512Vnni {
     const LEVEL: Level = Level::Avx512Vnni;
     const LANES: usize = 16;
@@ -252,9 +263,12 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn load_half_twice(self, p: *const u8) -> __m512i {
+    unsafe fn load_half_twice(self, p: *const u8, count: u32) -> __m512i {
         // SAFETY: the caller vouches for 32 bytes at `p`.
-        unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())) }
+        unsafe {
+            let counts = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(count as i32));
+            _mm512_srlv_epi32(_mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())), counts)
+        }
     }
     #[inline(always)]
     unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> __m512i {
@@ -350,14 +364,6 @@ impl Isa for Avx512Vnni {
     fn shr(self, a: __m512i, count: u32) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
-    }
-    #[inline(always)]
-    fn shr_upper_half(self, a: __m512i, count: u32) -> __m512i {
-        // SAFETY: the token proves AVX-512F.
-        unsafe {
-            let counts = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(count as i32));
-            _mm512_srlv_epi32(a, counts)
-        }
     }
 
     #[inline(always)]
@@ -537,21 +543,16 @@ impl Isa for Avx512Vnni {
     fn sum_fours(self, v: [__m512i; 4]) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe {
-            let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
-            let sums = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_permutexvar_epi32(order, sums)
+            _mm512_permutexvar_epi32(order, sum_quads(self, v))
         }
     }
     #[inline(always)]
     fn sum_eights(self, v: [__m512i; 8]) -> __m512i {
         // SAFETY: the token proves AVX-512F.
         unsafe {
-            let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let four = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-            let low = four(two(v[0], v[1]), two(v[2], v[3]));
-            let high = four(two(v[4], v[5]), two(v[6], v[7]));
+            let [a, b, c, d, e, f, g, h] = v;
+            let (low, high) = (sum_quads(self, [a, b, c, d]), sum_quads(self, [e, f, g, h]));
             let (a, b) = (_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xDD>(low, high));
             let order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
             _mm512_permutexvar_epi32(order, _mm512_add_epi32(a, b))

@@ -82,11 +82,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are readable; no alignment needed.
     unsafe fn load(self, p: *const u8) -> Self::V;
-    /// Loads half of the lanes, into both halves.
+    /// Loads half of the lanes, into both halves, the upper one shifted (logically) to the right by `count` < 32 bits.
     ///
     /// # Safety
     /// `LANES · 2` bytes at `p` are readable; no alignment needed.
-    unsafe fn load_half_twice(self, p: *const u8) -> Self::V;
+    unsafe fn load_half_twice(self, p: *const u8, count: u32) -> Self::V;
     /// Loads 16 bytes from each of `LANES / 4` places.
     ///
     /// # Safety
@@ -130,9 +130,6 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn shl(self, a: Self::V, count: u32) -> Self::V;
     /// Logical shift to the right by `count` < 32 bits.
     fn shr(self, a: Self::V, count: u32) -> Self::V;
-
-    /// Logical shift of the upper half of the lanes to the right by `count` < 32 bits.
-    fn shr_upper_half(self, a: Self::V, count: u32) -> Self::V;
 
     /// Loads f32 lanes.
     ///

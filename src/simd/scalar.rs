@@ -75,11 +75,11 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_half_twice(self, p: *const u8) -> Lanes {
+    unsafe fn load_half_twice(self, p: *const u8, count: u32) -> Lanes {
         const HALF: usize = LANES / 2;
         // SAFETY: the caller vouches for 8 bytes at `p`.
         let half = unsafe { p.cast::<[i32; HALF]>().read_unaligned() };
-        array_of(|i| half[i % HALF])
+        array_of(|i| (half[i % HALF] as u32 >> if i < HALF { 0 } else { count }) as i32)
     }
     #[inline(always)]
     unsafe fn load_sixteens(self, p: impl Fn(usize) -> *const u8) -> Lanes {
@@ -148,10 +148,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn shr(self, a: Lanes, count: u32) -> Lanes {
         a.map(|lane| ((lane as u32) >> count) as i32)
-    }
-    #[inline(always)]
-    fn shr_upper_half(self, a: Lanes, count: u32) -> Lanes {
-        array_of(|i| ((a[i] as u32) >> if i < LANES / 2 { 0 } else { count }) as i32)
     }
 
     #[inline(always)]

@@ -48,10 +48,15 @@ struct Scales {
     both: [u32; PANEL_ROWS],
 }
 
+/// Whether registers of `F`'s meet x's codes in another order than the row's.
+const fn reorders<F: QuantBlock, I: Isa>() -> bool {
+    Planes::of::<F>().is_some() && I::LANES > 4
+}
+
 /// x's codes from block `first` on as registers of `F`'s meet them; where code 0 would be.
 #[inline(always)]
 pub(super) fn order<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
-    if const { Planes::of::<F>().is_some() } && I::LANES > 4 {
+    if const { reorders::<F, I>() } {
         window.fill::<{ UNIT_CODES / 2 }>(x, first * UNIT_CODES, I::LANES / 4, 2)
     } else {
         x.arrays.codes.as_ptr().cast()
@@ -78,7 +83,7 @@ impl Tail {
             tail.d_sums[at..at + len].copy_from_slice(&x.arrays.d_sums[last.clone()]);
             tail.neg_sums[at..at + len].copy_from_slice(&x.arrays.neg_sums[last.clone()]);
         }
-        if const { Planes::of::<F>().is_some() } && I::LANES > 4 {
+        if const { reorders::<F, I>() } {
             let codes = tail.codes;
             let codes = bytemuck::cast_slice(codes.as_flattened());
             let to = tail.codes.as_flattened_mut().as_mut_ptr().cast();

@@ -305,11 +305,7 @@ unsafe fn codes<F: QuantBlock, I: Isa>(isa: I, block: &NativeBlock<'_, F>, halve
     // SAFETY: as above; the bits of both halves lie in the same bytes, or follow one another.
     let high = unsafe {
         let bytes = block.bytes().add(first.0);
-        if first.0 == second.0 {
-            isa.shr_upper_half(isa.load_half_twice(bytes), second.1 - first.1)
-        } else {
-            isa.load(bytes)
-        }
+        if first.0 == second.0 { isa.load_half_twice(bytes, second.1 - first.1) } else { isa.load(bytes) }
     };
     let high = if first.1 < to { isa.shl(high, to - first.1) } else { isa.shr(high, first.1 - to) };
     isa.or(low, isa.and(high, isa.splat(mask(plane, to))))
