@@ -9,7 +9,7 @@ use super::{
     native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::{panel_ahead_bytes, prefetch},
+    prefetch::{asks_for_panels, prefetch_ahead},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -301,9 +301,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        let ahead_bytes = panel_ahead_bytes::<I>(NR);
+        let ahead = asks_for_panels::<I>(NR);
         for block in 0..x.k / UNIT_CODES {
-            prefetch(isa, panel.wrapping_add(block * Self::TILE_BYTES + ahead_bytes), Self::TILE_BYTES);
+            if ahead {
+                prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
+            }
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let rows =

@@ -97,7 +97,7 @@ impl<F: QuantBlock> FloatTask<'_, F> {
             }
             Weights::Packed(packed) => {
                 let tile_bytes = F::Tile::TILE_BYTES;
-                let tiles = self.job.packed_panel(packed, panel, self.job.k / F::BLOCK * tile_bytes);
+                let tiles = self.job.packed_panels(packed, panel..panel + 1, self.job.k / F::BLOCK * tile_bytes);
                 let tiles = &tiles[blocks.start * tile_bytes..blocks.end * tile_bytes];
                 if F::Tile::widen_packed(isa, tiles, &mut out.0) {
                     return;

@@ -1,8 +1,8 @@
 //! Tiles (packed layouts), packing and the drivers for decode and prefill. Nothing here names a format.
 //!
 //! A weight matrix is cut into *panels* of 16 rows, whose codes are interleaved so that SIMD lanes are rows. A packed
-//! panel is a sequence of tiles, one for each block of k, in the order in which they are read: group scales and minima,
-//! block scales, codes a few to a byte (`packed`). Decode (m = 1) unpacks it in registers; from native blocks it takes row
+//! panel is a sequence of tiles, one for each block of k, whose codes (a few to a byte, `packed`), scales and minima lie in the
+//! order in which they are read. Decode (m = 1) unpacks it in registers; from native blocks it takes row
 //! after row instead (`native`). Prefill *expands* a chunk of k of a few panels once into a scratch that stays in the
 //! caches (bytes, f32 scales), whether from a packed panel or from 16 rows of native blocks, and runs a register tile of rows
 //! × columns of x over it. Columns come in groups of eight, interleaved (`inputs`).

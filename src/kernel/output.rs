@@ -1,6 +1,6 @@
 //! Where a register tile's sums live between chunks of k: in y itself.
 
-use crate::simd::Isa;
+use crate::simd::{Isa, PANEL_ROWS};
 
 /// y as the tasks of one matmul share it: `[m, stride]`, each task writing rows of W that are its own.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,26 @@ impl Output {
         if column < NR && NR + column < columns {
             for i in (0..MR * I::LANES).step_by(16) {
                 isa.prefetch(self.y.wrapping_add((NR + column) * self.stride + i).cast());
+            }
+        }
+    }
+
+    /// Stores the first `rows` of the sums of a panel, or all of them, for the columns from the tile's first on.
+    ///
+    /// # Safety
+    /// As many columns of so many rows are inside y.
+    #[inline(always)]
+    pub unsafe fn store_rows(self, columns: &[[f32; PANEL_ROWS]], rows: usize) {
+        for (j, sums) in columns.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let y = self.y.add(j * self.stride);
+                if rows >= PANEL_ROWS {
+                    // A length that is known: no call.
+                    core::ptr::copy_nonoverlapping(sums.as_ptr(), y, PANEL_ROWS);
+                } else {
+                    core::ptr::copy_nonoverlapping(sums.as_ptr(), y, rows);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! together by shifts: the cost is that of reading the blocks.
 
 use super::{
-    packed::{Piece, UNIT_STEPS, byte_mask, layout},
+    packed::{Piece, UNIT_STEPS, byte_mask, layout, low_vectors},
     tile::Tile,
 };
 use crate::{
@@ -66,17 +66,18 @@ pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, first: *const u8
     }
 }
 
-/// Packs the first `scales` pairs of the blocks' scales, then the first `mins` pairs of their minima.
+/// Packs the first `scales` pairs of the blocks' scales, then the first `mins` pairs of their minima, in vectors of which
+/// number `v` is at `out(v)`.
 ///
 /// # Safety
-/// The packed pairs are writable at `out`.
+/// The vectors of the packed pairs are writable.
 #[inline(always)]
 pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
     isa: I,
     blocks: &[BlockCodes; PANEL_ROWS],
     scales: usize,
     mins: usize,
-    out: *mut u8,
+    out: impl Fn(usize) -> *mut u8,
 ) {
     // Vectors of four scales or minima, the scales first.
     const { assert!(core::mem::offset_of!(BlockCodes, mins) == core::mem::offset_of!(BlockCodes, scales) + 16) };
@@ -96,48 +97,54 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
                     isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
                 },
             );
-            let (pairs, out) = (&pairs[..scales + mins], out.add(at));
+            let pairs = &pairs[..scales + mins];
             if BITS == 8 {
-                put_pairs::<I, 8>(isa, pairs, 0, out);
+                put_pairs::<I, 8>(isa, pairs, 0, (&out, 0, at));
             } else {
-                let high = put_pairs::<I, 4>(isa, pairs, 0, out);
+                put_pairs::<I, 4>(isa, pairs, 0, (&out, 0, at));
                 if BITS == 6 {
-                    put_pairs::<I, 2>(isa, pairs, 4, high);
+                    put_pairs::<I, 2>(isa, pairs, 4, (&out, low_vectors(BITS, scales + mins), at));
                 }
             }
         }
     }
 }
 
-/// Writes a plane of pairs: the `WIDTH` bits from bit `shift` on of each half, as many pairs to a vector as it has room for.
-/// Returns where the next plane lies.
+/// Writes a plane of pairs, to byte `at` of each vector from number `first` on: the `WIDTH` bits from bit `shift` on of each
+/// half, as many pairs to a vector as it has room for.
 ///
 /// # Safety
-/// The plane's vectors are writable at `out`, a register of each.
+/// A register is writable there.
 #[inline(always)]
-unsafe fn put_pairs<I: Isa, const WIDTH: u32>(isa: I, pairs: &[I::V], shift: u32, out: *mut u8) -> *mut u8 {
+unsafe fn put_pairs<I: Isa, const WIDTH: u32>(
+    isa: I,
+    pairs: &[I::V],
+    shift: u32,
+    (out, first, at): (&impl Fn(usize) -> *mut u8, usize, usize),
+) {
     let mask = isa.splat(0x0001_0001 * ((1 << WIDTH) - 1));
-    let mut out = out;
-    for pairs in pairs.chunks(16 / WIDTH as usize) {
+    for (vector, pairs) in pairs.chunks(16 / WIDTH as usize).enumerate() {
         let mut v = isa.splat(0);
         for (field, &pair) in pairs.iter().enumerate() {
             v = isa.or(v, isa.shl(isa.and(isa.shr(pair, shift), mask), WIDTH * field as u32));
         }
         // SAFETY: the caller's promise.
-        unsafe { isa.store(out, v) };
-        out = out.wrapping_add(VECTOR_BYTES);
+        unsafe { isa.store(out(first + vector).add(at), v) };
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        kernel::packed::{self, pairs_bytes, unit_bytes},
+        kernel::packed::{self, high_vectors, unit_bytes},
         simd::{IsaTask, Level},
     };
     use alloc::{vec, vec::Vec};
+
+    fn pairs_bytes(bits: u32, pairs: usize) -> usize {
+        (low_vectors(bits, pairs) + high_vectors(bits, pairs)) * VECTOR_BYTES
+    }
 
     /// A unit of `BITS` and pairs of `PAIR_BITS`.
     struct Packed<'a, const BITS: u32, const PAIR_BITS: u32>(&'a [BlockCodes; PANEL_ROWS], usize, usize);
@@ -149,11 +156,12 @@ mod tests {
             let Packed(blocks, scales, mins) = self;
             let (mut unit, mut pairs) =
                 (vec![0xAA; unit_bytes(BITS)], vec![0xAA; pairs_bytes(PAIR_BITS, scales + mins)]);
+            let start = pairs.as_mut_ptr();
             // SAFETY: the second unit of a block's codes, a whole unit and all pairs.
             unsafe {
                 let first = (&raw const blocks[0].codes).cast::<u8>().add(32);
                 pack_unit::<I, BITS>(isa, first, unit.as_mut_ptr());
-                pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, pairs.as_mut_ptr());
+                pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, |v| start.add(v * VECTOR_BYTES));
             }
             [unit, pairs]
         }

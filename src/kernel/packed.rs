@@ -116,36 +116,44 @@ pub fn unpack_code<const BITS: u32>(unit: &[u8], row: usize, i: usize) -> u8 {
     code as u8
 }
 
-/// Bytes of `pairs` packed pairs of `bits` (0, 4, 6 or 8): whole vectors of each plane.
-#[inline(always)]
-pub const fn pairs_bytes(bits: u32, pairs: usize) -> usize {
-    let vectors = match bits {
-        0 => 0,
-        4 => pairs.div_ceil(4),
-        6 => pairs.div_ceil(4) + pairs.div_ceil(8),
-        _ => pairs.div_ceil(2),
-    };
-    vectors * VECTOR_BYTES
+/// How many pairs of `bits` lie in a vector, or their low bits.
+pub const fn pairs_in_vector(bits: u32) -> usize {
+    if bits == 8 { 2 } else { 4 }
 }
 
-/// Pair `index` of `pairs`: two small integers in the halves of each lane.
+/// How many vectors hold `pairs` pairs of `bits` (0, 4, 6 or 8), or their low bits.
+pub const fn low_vectors(bits: u32, pairs: usize) -> usize {
+    if bits == 0 { 0 } else { pairs.div_ceil(pairs_in_vector(bits)) }
+}
+
+/// How many vectors hold the high bits of `pairs` pairs, which are numbered behind those of the low bits.
+pub const fn high_vectors(bits: u32, pairs: usize) -> usize {
+    if bits == 6 { pairs.div_ceil(8) } else { 0 }
+}
+
+/// Pair `index` of `pairs`: two small integers in the halves of each lane. `vector(i)` is where vector `i` of the pairs lies.
 ///
 /// # Safety
-/// `at` points to packed pairs, plus the offset of the register's rows.
+/// The vectors hold packed pairs, of which a register is read.
 #[inline(always)]
-pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(isa: I, at: *const u8, pairs: usize, index: usize) -> I::V {
-    // SAFETY: all vectors read lie inside the `pairs_bytes` at `at`.
+pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(
+    isa: I,
+    vector: impl Fn(usize) -> *const u8,
+    pairs: usize,
+    index: usize,
+) -> I::V {
+    // SAFETY: the pairs have these vectors.
     unsafe {
         if BITS == 8 {
-            let v = isa.load(at.add(index / 2 * VECTOR_BYTES));
+            let v = isa.load(vector(index / 2));
             return isa.and(isa.shr(v, 8 * (index % 2) as u32), isa.splat(0x00FF_00FF));
         }
-        let v = isa.load(at.add(index / 4 * VECTOR_BYTES));
+        let v = isa.load(vector(index / 4));
         let low = isa.and(isa.shr(v, 4 * (index % 4) as u32), isa.splat(0x000F_000F));
         if BITS == 4 {
             return low;
         }
-        let v = isa.load(at.add((pairs.div_ceil(4) + index / 8) * VECTOR_BYTES));
+        let v = isa.load(vector(low_vectors(BITS, pairs) + index / 8));
         let high = isa.and(isa.shr(v, 2 * (index % 8) as u32), isa.splat(0x0003_0003));
         isa.or(low, isa.shl(high, 4))
     }
@@ -167,25 +175,31 @@ pub fn pack_pairs(bits: u32, pairs: usize, value: impl Fn(usize, usize) -> u32, 
             } else {
                 or(index / 4, row, half, (v & 15) << (4 * (index % 4)));
                 if bits == 6 {
-                    or(pairs.div_ceil(4) + index / 8, row, half, ((v >> 4) & 3) << (2 * (index % 8)));
+                    or(low_vectors(bits, pairs) + index / 8, row, half, ((v >> 4) & 3) << (2 * (index % 8)));
                 }
             }
         }
     }
 }
 
-/// One row's small integer `i` of packed pairs.
-pub fn unpack_value(bits: u32, pairs: usize, packed: &[u8], row: usize, i: usize) -> i16 {
+/// One row's small integer `i` of packed pairs, vector `v` of which is at `start(v)` of `packed`.
+pub fn unpack_value(
+    bits: u32,
+    pairs: usize,
+    (packed, start): (&[u8], impl Fn(usize) -> usize),
+    row: usize,
+    i: usize,
+) -> i16 {
     let (index, half) = (i / 2, i % 2);
     let field = |vector: usize| {
-        let at = vector * VECTOR_BYTES + row * 4 + half * 2;
+        let at = start(vector) + row * 4 + half * 2;
         u16::from_le_bytes([packed[at], packed[at + 1]])
     };
     let value = match bits {
         8 => (field(index / 2) >> (8 * (index % 2))) & 255,
         _ => (field(index / 4) >> (4 * (index % 4))) & 15,
     };
-    let high = if bits == 6 { (field(pairs.div_ceil(4) + index / 8) >> (2 * (index % 8))) & 3 } else { 0 };
+    let high = if bits == 6 { (field(low_vectors(bits, pairs) + index / 8) >> (2 * (index % 8))) & 3 } else { 0 };
     (value | high << 4) as i16
 }
 
@@ -240,18 +254,17 @@ mod tests {
 
     fn pairs_round_trip<const BITS: u32>(pairs: usize) {
         let value = |row: usize, i: usize| ((row * 29 + i * 13 + 7) as u32) & ((1 << BITS) - 1);
-        let mut packed = vec![0; pairs_bytes(BITS, pairs)];
+        let mut packed = vec![0; (low_vectors(BITS, pairs) + high_vectors(BITS, pairs)) * VECTOR_BYTES];
         pack_pairs(BITS, pairs, value, &mut packed);
         for quarter in 0..4 {
             for index in 0..pairs {
                 // SAFETY: `packed` holds all pairs, a register holds a quarter of its rows.
-                let v = unsafe { unpack_pair::<_, BITS>(Scalar, packed.as_ptr().add(quarter * 16), pairs, index) };
+                let vector = |v: usize| packed[v * VECTOR_BYTES + quarter * 16..].as_ptr();
+                let v = unsafe { unpack_pair::<_, BITS>(Scalar, vector, pairs, index) };
                 for (lane, both) in v.into_iter().enumerate() {
                     let row = quarter * 4 + lane;
-                    assert_eq!(
-                        unpack_value(BITS, pairs, &packed, row, 2 * index + 1) as u32,
-                        value(row, 2 * index + 1)
-                    );
+                    let second = unpack_value(BITS, pairs, (&packed, |v| v * VECTOR_BYTES), row, 2 * index + 1);
+                    assert_eq!(second as u32, value(row, 2 * index + 1));
                     assert_eq!(both as u32, value(row, 2 * index) | value(row, 2 * index + 1) << 16, "bits {BITS}");
                 }
             }

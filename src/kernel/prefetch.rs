@@ -5,7 +5,7 @@ use crate::simd::{Isa, is_amd_avx512};
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
 /// How far ahead of a stream of weights memory is asked for.
-const AHEAD_BYTES: usize = 8 << 10;
+pub const AHEAD_BYTES: usize = 8 << 10;
 
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
@@ -29,13 +29,12 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
     );
 }
 
-/// How far ahead of a packed panel's tiles memory is asked for, which are multiplied by `columns` columns of x. For one, which
-/// takes them as fast as they come, AMD's CPUs with AVX-512 see the stream themselves and are only slowed down: on Zen 4 a third
-/// more bytes a second came without (one thread; two, limited by memory, a tenth). Four columns and more took up to half as
-/// long again.
+/// Whether the tiles of a packed panel, multiplied by `columns` columns of x, are asked for ahead. AMD's CPUs with AVX-512
+/// follow one column's stream by themselves and are only slowed down: on Zen 4 a third more bytes a second came without (one
+/// thread; two, limited by memory, a tenth). Four columns and more took up to half as long again.
 #[inline(always)]
-pub fn panel_ahead_bytes<I: Isa>(columns: usize) -> usize {
-    if columns == 1 && is_amd_avx512::<I>() { 0 } else { AHEAD_BYTES }
+pub fn asks_for_panels<I: Isa>(columns: usize) -> bool {
+    columns > 1 || !is_amd_avx512::<I>()
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.

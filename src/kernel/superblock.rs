@@ -2,6 +2,7 @@
 //!
 //! Both inner sums are exact in i32: at most 16 groups · 128 · (16 · 63 · 127) < 2³¹ for 6-bit codes.
 
+mod layout;
 mod operands;
 mod product;
 mod row;
@@ -12,8 +13,8 @@ use super::{
     flat::store_sums,
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, pairs_bytes, unit_bytes, unpack_code, unpack_pair, unpack_step, unpack_value},
-    prefetch::{LINE_BYTES, panel_ahead_bytes, prefetch},
+    packed::{UNIT_CODES, UNIT_STEPS, unpack_code, unpack_pair, unpack_step, unpack_value},
+    prefetch::{AHEAD_BYTES, LINE_BYTES, asks_for_panels, prefetch},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -36,16 +37,6 @@ impl<
     const MIN: bool,
 > SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
-    const SCALED: bool = SCALE_BITS != 0;
-    /// Pairs of groups.
-    const PAIRS: usize = BLOCK / GROUP / 2;
-    /// Pairs stored: of scales, then of minima.
-    const STORED_PAIRS: usize = if Self::SCALED { Self::PAIRS * (1 + MIN as usize) } else { 0 };
-    const PAIRS_BYTES: usize = pairs_bytes(SCALE_BITS, Self::STORED_PAIRS);
-    const D_BYTES: usize = PANEL_ROWS * if Self::SCALED { 2 } else { 4 };
-    const DMIN_BYTES: usize = if MIN { PANEL_ROWS * 2 } else { 0 };
-    const HEADER_BYTES: usize = Self::PAIRS_BYTES + Self::D_BYTES + Self::DMIN_BYTES;
-
     const VALID: () = {
         assert!(GROUP == 16 || GROUP == 32 || (GROUP == BLOCK && !Self::SCALED), "groups of 16 or 32, or no scales");
         assert!(!(MIN && BIAS != 0), "minima and a bias at once");
@@ -56,25 +47,24 @@ impl<
 
     /// The integer view of one row of a packed block: what `pack` was given.
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
-        let (header, units) = tile.split_at(Self::HEADER_BYTES);
-        let (pairs, d) = header.split_at(Self::PAIRS_BYTES);
-        for (unit, codes) in units.chunks_exact(unit_bytes(BITS)).zip(out.codes.chunks_exact_mut(UNIT_CODES)) {
+        for (unit, codes) in out.codes.chunks_exact_mut(UNIT_CODES).enumerate() {
             for (i, code) in codes.iter_mut().enumerate() {
-                *code = unpack_code::<BITS>(unit, row, i);
+                *code = unpack_code::<BITS>(&tile[Self::unit_at(unit)..], row, i);
             }
         }
         let groups = 2 * Self::PAIRS;
         for i in 0..2 * Self::STORED_PAIRS {
-            let value = unpack_value(SCALE_BITS, Self::STORED_PAIRS, pairs, row, i);
+            let value = unpack_value(SCALE_BITS, Self::STORED_PAIRS, (tile, Self::pairs_at), row, i);
             if i < groups {
                 out.scales[i] = value as u8;
             } else {
                 out.mins[i - groups] = value as u8;
             }
         }
-        let half = |at: usize| u16::from_le_bytes([d[at], d[at + 1]]) as u32;
-        out.d = if Self::SCALED { half(row * 2) } else { half(row * 4) | half(row * 4 + 2) << 16 };
-        out.dmin = if MIN { half(Self::D_BYTES + row * 2) } else { 0 };
+        let half = |at: usize| u16::from_le_bytes([tile[at], tile[at + 1]]) as u32;
+        let d = Self::D_AT;
+        out.d = if Self::SCALED { half(d + row * 2) } else { half(d + row * 4) | half(d + row * 4 + 2) << 16 };
+        out.dmin = if MIN { half(Self::DMIN_AT + row * 2) } else { 0 };
     }
 
     /// What the smallest and the largest product of a code and a scale are.
@@ -147,20 +137,52 @@ impl<
             }
         }
     }
+
+    /// Adds the product of a packed panel and of `NR` columns to the sums of its registers.
+    ///
+    /// # Safety
+    /// As [`IntTile::multiply_packed`].
+    #[inline(always)]
+    unsafe fn add_panel<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
+        isa: I,
+        panel: *const u8,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        acc: &mut [[[I::F; NR]; 1]; PANEL_ROWS],
+    ) {
+        for block in 0..x.k / BLOCK {
+            // SAFETY: the caller vouches for the tiles and for x.
+            unsafe {
+                let tile = panel.add(block * Self::TILE_BYTES);
+                if I::REGISTERS == 2 {
+                    // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
+                    // all of x twice.
+                    let operands = PackedBlock::<I, Self, 2, AHEAD> { isa, tile, row: 0, class: PhantomData };
+                    let mut both = [acc[0][0], acc[1][0]];
+                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
+                    [acc[0][0], acc[1][0]] = both;
+                    continue;
+                }
+                for r in 0..I::REGISTERS {
+                    let row = r * I::LANES;
+                    let operands = PackedBlock::<I, Self, 1, AHEAD> { isa, tile, row, class: PhantomData };
+                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
+                }
+            }
+        }
+    }
 }
 
-/// A packed tile, of which the rows of `MR` registers are wanted.
-struct PackedBlock<I, T, const MR: usize> {
+/// A packed tile, of which the rows of `MR` registers are wanted; with `AHEAD`, tiles behind it are asked for meanwhile.
+struct PackedBlock<I, T, const MR: usize, const AHEAD: bool> {
     isa: I,
     tile: *const u8,
     /// The first of the rows.
     row: usize,
-    /// How far behind the tile is what is asked for meanwhile.
-    ahead_bytes: usize,
     class: PhantomData<T>,
 }
 
-impl<I: Isa, T, const MR: usize> PackedBlock<I, T, MR> {
+impl<I: Isa, T, const MR: usize, const AHEAD: bool> PackedBlock<I, T, MR, AHEAD> {
     /// The first row of register `i`.
     #[inline(always)]
     fn row(&self, i: usize) -> usize {
@@ -177,7 +199,40 @@ impl<
     const MIN: bool,
     I: Isa,
     const MR: usize,
-> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR>
+    const AHEAD: bool,
+> PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR, AHEAD>
+{
+    /// Pair `index` of those stored.
+    #[inline(always)]
+    fn stored_pair(&self, index: usize, i: usize) -> I::V {
+        let stored = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS;
+        // SAFETY: the tile has the vectors of the stored pairs, and a register's rows end at 16.
+        unsafe {
+            unpack_pair::<I, SCALE_BITS>(
+                self.isa,
+                #[inline(always)]
+                |v| {
+                    let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::pairs_at(v);
+                    self.tile.add(at + self.row(i) * 4)
+                },
+                stored,
+                index,
+            )
+        }
+    }
+}
+
+impl<
+    const BITS: u32,
+    const BIAS: i32,
+    const GROUP: usize,
+    const SCALE_BITS: u32,
+    const SCALE_BIAS: i32,
+    const MIN: bool,
+    I: Isa,
+    const MR: usize,
+    const AHEAD: bool,
+> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR, AHEAD>
 {
     #[inline(always)]
     fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
@@ -185,35 +240,18 @@ impl<
     }
     #[inline(always)]
     fn scale_pair(&self, p: usize, i: usize) -> I::V {
-        // SAFETY: the tile starts with its stored pairs, scales first.
-        let pair = unsafe {
-            unpack_pair::<I, SCALE_BITS>(
-                self.isa,
-                self.tile.add(self.row(i) * 4),
-                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS,
-                p,
-            )
-        };
-        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, pair)
+        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, self.stored_pair(p, i))
     }
     #[inline(always)]
     fn min_pair(&self, p: usize, i: usize) -> I::V {
-        let stored = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS;
-        // SAFETY: the minima are stored behind the scales.
-        unsafe {
-            unpack_pair::<I, SCALE_BITS>(
-                self.isa,
-                self.tile.add(self.row(i) * 4),
-                stored,
-                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p,
-            )
-        }
+        // The minima are stored behind the scales.
+        self.stored_pair(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p, i)
     }
     #[inline(always)]
     fn d(&self, i: usize) -> I::F {
-        // SAFETY: d lies behind the pairs.
+        // SAFETY: the tile has d of 16 rows there.
         unsafe {
-            let d = self.tile.add(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES);
+            let d = self.tile.add(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::D_AT);
             if SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED {
                 self.isa.load_f16(d.add(self.row(i) * 2))
             } else {
@@ -223,23 +261,21 @@ impl<
     }
     #[inline(always)]
     fn dmin(&self, i: usize) -> I::F {
-        // SAFETY: dmin lies behind d where there are minima, and is not asked for where there are none.
-        unsafe {
-            self.isa.load_f16(self.tile.add(
-                SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS_BYTES
-                    + SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::D_BYTES
-                    + self.row(i) * 2,
-            ))
-        }
+        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::DMIN_AT + self.row(i) * 2;
+        // SAFETY: dmin lies there where there are minima, and is not asked for where there are none.
+        unsafe { self.isa.load_f16(self.tile.add(at)) }
     }
     #[inline(always)]
     fn prefetch_part(&self, part: usize, parts: usize) {
+        if !AHEAD {
+            return;
+        }
         // Those that take other rows ask for a share of the part as well; every line is asked for once.
         let lines = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES.div_ceil(LINE_BYTES);
         let shares = parts * I::REGISTERS / MR;
         let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
         let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
-        let ahead = self.tile.wrapping_add(self.ahead_bytes);
+        let ahead = self.tile.wrapping_add(AHEAD_BYTES);
         prefetch(self.isa, ahead.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
         // One more or none: a line that is read anyway in its place, and no loop of unknown length.
         let last = if end - first > lines / shares { ahead.wrapping_add((end - 1) * LINE_BYTES) } else { self.tile };
@@ -247,9 +283,8 @@ impl<
     }
     #[inline(always)]
     fn codes(&self, step: usize, i: usize) -> I::V {
-        let unit = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::HEADER_BYTES
-            + step / UNIT_STEPS * unit_bytes(BITS);
-        // SAFETY: the units follow the header.
+        let unit = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unit_at(step / UNIT_STEPS);
+        // SAFETY: the tile has eight units, of eight steps.
         unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add(unit + self.row(i) * 4), step % UNIT_STEPS) }
     }
 }
@@ -278,7 +313,7 @@ impl<
         (8, 256) => "super8",
         _ => "super",
     };
-    const TILE_BYTES: usize = Self::HEADER_BYTES + UNITS * unit_bytes(BITS);
+    const TILE_BYTES: usize = Self::BYTES;
 
     fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>) {
         const { Self::VALID };
@@ -292,13 +327,29 @@ impl<
             out,
             #[inline(always)]
             |blocks, tile| {
-                let (header, units) = tile.split_at_mut(Self::HEADER_BYTES);
-                let (pairs, d) = header.split_at_mut(Self::PAIRS_BYTES);
+                let start = tile.as_mut_ptr();
                 if Self::SCALED {
                     let mins = if MIN { Self::PAIRS } else { 0 };
-                    // SAFETY: the bytes are those of the pairs of scales and minima.
-                    unsafe { pack_pairs::<I, SCALE_BITS>(isa, blocks, Self::PAIRS, mins, pairs.as_mut_ptr()) };
+                    // SAFETY: the tile has the vectors of the pairs of scales and minima.
+                    unsafe {
+                        pack_pairs::<I, SCALE_BITS>(
+                            isa,
+                            blocks,
+                            Self::PAIRS,
+                            mins,
+                            #[inline(always)]
+                            |v| start.add(Self::pairs_at(v)),
+                        );
+                    }
                 }
+                for unit in 0..UNITS {
+                    // SAFETY: the tile has its units, and a block the codes of all of them.
+                    unsafe {
+                        let first = (&raw const blocks[0].codes).cast::<u8>().add(unit * UNIT_CODES);
+                        pack_unit::<I, BITS>(isa, first, start.add(Self::unit_at(unit)));
+                    }
+                }
+                let (d, dmin) = tile[Self::D_AT..].split_at_mut(Self::DMIN_AT - Self::D_AT);
                 for (row, block) in blocks.iter().enumerate() {
                     if Self::SCALED {
                         d[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
@@ -306,14 +357,7 @@ impl<
                         d[row * 4..][..4].copy_from_slice(&block.d.to_le_bytes());
                     }
                     if MIN {
-                        d[Self::D_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
-                    }
-                }
-                for (unit, out) in units.chunks_exact_mut(unit_bytes(BITS)).enumerate() {
-                    // SAFETY: the unit is whole, and a block has the codes of all units.
-                    unsafe {
-                        let first = (&raw const blocks[0].codes).cast::<u8>().add(unit * UNIT_CODES);
-                        pack_unit::<I, BITS>(isa, first, out.as_mut_ptr());
+                        dmin[row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
                     }
                 }
             },
@@ -359,7 +403,7 @@ impl<
         unsafe {
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
-                let packed = PackedBlock::<I, Self, 1> { isa, tile, row, ahead_bytes: 0, class: PhantomData };
+                let packed = PackedBlock::<I, Self, 1, false> { isa, tile, row, class: PhantomData };
                 // Two loops, of which the compiler unrolls the inner one: where a step's bits lie is then known.
                 for unit in 0..UNITS {
                     for step in unit * UNIT_STEPS..(unit + 1) * UNIT_STEPS {
@@ -469,28 +513,12 @@ impl<
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        let ahead_bytes = panel_ahead_bytes::<I>(NR);
-        for block in 0..x.k / BLOCK {
-            let tile = panel.wrapping_add(block * Self::TILE_BYTES);
-            if I::REGISTERS == 2 {
-                // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
-                // all of x twice.
-                // SAFETY: the caller vouches for the tiles and for x.
-                unsafe {
-                    let operands = PackedBlock::<I, Self, 2> { isa, tile, row: 0, ahead_bytes, class: PhantomData };
-                    let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
-                    [acc[0][0], acc[1][0]] = both;
-                }
-                continue;
-            }
-            for r in 0..I::REGISTERS {
-                // SAFETY: the caller vouches for the tiles and for x.
-                unsafe {
-                    let operands =
-                        PackedBlock::<I, Self, 1> { isa, tile, row: r * I::LANES, ahead_bytes, class: PhantomData };
-                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
-                }
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            if asks_for_panels::<I>(NR) {
+                Self::add_panel::<I, NR, W, true>(isa, panel, x, columns, &mut acc);
+            } else {
+                Self::add_panel::<I, NR, W, false>(isa, panel, x, columns, &mut acc);
             }
         }
         store_sums(isa, &acc, out);
