@@ -2,7 +2,7 @@
 
 use super::{
     Columns, GROUP_COLUMNS, Inputs, Output, float, group_columns, native,
-    prefetch::{LINE_BYTES, prefetch},
+    prefetch::{LINE_BYTES, asks_for_panels, prefetch},
     tile::IntTile,
 };
 use crate::{
@@ -298,21 +298,43 @@ struct PackedKernel<'a, T> {
 }
 
 impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
-    /// Between panels little is done that touches other memory: on Zen 4 a dozen lines, which a panel of 32 KiB had driven from
-    /// the first-level cache, cost the stream of weights a fifth of its rate.
     #[inline(always)]
     unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
         let columns = Columns::<W> { group: self.group, first };
-        let stored = NR.min(self.x.m - self.group - first);
+        // SAFETY: the caller's promise is the same.
+        isa.outlined(
+            #[inline(always)]
+            || unsafe {
+                if asks_for_panels::<I>(NR) {
+                    self.multiply::<I, NR, W, true>(isa, columns);
+                } else {
+                    self.multiply::<I, NR, W, false>(isa, columns);
+                }
+            },
+        );
+    }
+}
+
+impl<T: IntTile> PackedKernel<'_, T> {
+    /// Multiplies all panels by `NR` columns.
+    ///
+    /// Little else in memory is touched from one panel to the next: on Zen 4 a dozen lines, which a panel of 32 KiB had driven
+    /// from the first-level cache, cost the stream of weights a fifth of its rate.
+    ///
+    /// # Safety
+    /// The panels are whole, x has the columns, and the rows of y are this task's.
+    #[inline(always)]
+    unsafe fn multiply<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(&self, isa: I, columns: Columns<W>) {
+        let column = columns.group + columns.first;
         for panel in 0..self.rows.div_ceil(PANEL_ROWS) {
             let row = panel * PANEL_ROWS;
             let mut sums = [[0.0; PANEL_ROWS]; NR];
-            // SAFETY: the driver vouches for the panels, their rows and the group; only columns of x are stored.
+            // SAFETY: the caller's promise; only columns of x are stored.
             unsafe {
                 let codes = self.panels.as_ptr().add(panel * self.panel_bytes);
-                T::multiply_packed::<I, NR, W>(isa, codes, self.x, columns, &mut sums);
-                let y = self.y.at(self.group + first, self.row + row);
-                y.store_rows(&sums[..stored], self.rows - row);
+                T::multiply_packed::<I, NR, W, AHEAD>(isa, codes, self.x, columns, &mut sums);
+                let y = self.y.at(column, self.row + row);
+                y.store_rows(&sums[..NR.min(self.x.m - column)], self.rows - row);
             }
         }
     }

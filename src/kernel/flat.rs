@@ -9,7 +9,7 @@ use super::{
     native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::{asks_for_panels, prefetch_ahead},
+    prefetch::prefetch_ahead,
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -292,7 +292,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
         panel: *const u8,
         x: &Inputs<'_>,
@@ -301,9 +301,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        let ahead = asks_for_panels::<I>(NR);
         for block in 0..x.k / UNIT_CODES {
-            if ahead {
+            if AHEAD {
                 prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
             }
             // SAFETY: the caller vouches for the tiles and for x.

@@ -14,7 +14,7 @@ use super::{
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unpack_code, unpack_pair, unpack_step, unpack_value},
-    prefetch::{AHEAD_BYTES, LINE_BYTES, asks_for_panels, prefetch},
+    prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -133,40 +133,6 @@ impl<
                             isa.store(to, isa.or(product(codes), isa.shl(product(isa.shr(codes, 8)), 8)));
                         }
                     }
-                }
-            }
-        }
-    }
-
-    /// Adds the product of a packed panel and of `NR` columns to the sums of its registers.
-    ///
-    /// # Safety
-    /// As [`IntTile::multiply_packed`].
-    #[inline(always)]
-    unsafe fn add_panel<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
-        isa: I,
-        panel: *const u8,
-        x: &Inputs<'_>,
-        columns: Columns<W>,
-        acc: &mut [[[I::F; NR]; 1]; PANEL_ROWS],
-    ) {
-        for block in 0..x.k / BLOCK {
-            // SAFETY: the caller vouches for the tiles and for x.
-            unsafe {
-                let tile = panel.add(block * Self::TILE_BYTES);
-                if I::REGISTERS == 2 {
-                    // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
-                    // all of x twice.
-                    let operands = PackedBlock::<I, Self, 2, AHEAD> { isa, tile, row: 0, class: PhantomData };
-                    let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
-                    [acc[0][0], acc[1][0]] = both;
-                    continue;
-                }
-                for r in 0..I::REGISTERS {
-                    let row = r * I::LANES;
-                    let operands = PackedBlock::<I, Self, 1, AHEAD> { isa, tile, row, class: PhantomData };
-                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
                 }
             }
         }
@@ -504,7 +470,7 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
         panel: *const u8,
         x: &Inputs<'_>,
@@ -513,12 +479,24 @@ impl<
     ) {
         // 16 registers are the most that a panel takes (one lane each).
         let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
-        // SAFETY: the caller's promise is the same.
-        unsafe {
-            if asks_for_panels::<I>(NR) {
-                Self::add_panel::<I, NR, W, true>(isa, panel, x, columns, &mut acc);
-            } else {
-                Self::add_panel::<I, NR, W, false>(isa, panel, x, columns, &mut acc);
+        for block in 0..x.k / BLOCK {
+            // SAFETY: the caller vouches for the tiles and for x.
+            unsafe {
+                let tile = panel.add(block * Self::TILE_BYTES);
+                if I::REGISTERS == 2 {
+                    // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
+                    // all of x twice.
+                    let operands = PackedBlock::<I, Self, 2, AHEAD> { isa, tile, row: 0, class: PhantomData };
+                    let mut both = [acc[0][0], acc[1][0]];
+                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
+                    [acc[0][0], acc[1][0]] = both;
+                    continue;
+                }
+                for r in 0..I::REGISTERS {
+                    let row = r * I::LANES;
+                    let operands = PackedBlock::<I, Self, 1, AHEAD> { isa, tile, row, class: PhantomData };
+                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
+                }
             }
         }
         store_sums(isa, &acc, out);

@@ -136,11 +136,12 @@ pub(super) trait IntTile: Tile {
         before: impl Fn(usize),
     ) -> [[I::F; NR]; MR];
 
-    /// Decode and small batches: one packed panel times `NR` columns of x over all of k, codes unpacked in registers.
+    /// Decode and small batches: one packed panel times `NR` columns of x over all of k, codes unpacked in registers; with
+    /// `AHEAD`, what lies behind is asked for meanwhile.
     ///
     /// # Safety
     /// `panel` points to the tiles of all of k, the columns are inside x.
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
         panel: *const u8,
         x: &super::Inputs<'_>,

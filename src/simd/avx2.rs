@@ -325,6 +325,16 @@ impl Isa for Avx2 {
         vectorize_with!(self, f)
     }
     #[inline(always)]
+    fn outlined<R>(self, f: impl FnOnce() -> R) -> R {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        fn call<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: the token proves these features.
+        unsafe { call(f) }
+    }
+    #[inline(always)]
     fn narrow(self) -> Self {
         self
     }

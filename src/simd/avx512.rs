@@ -253,6 +253,16 @@ impl Isa for Avx512Vnni {
         vectorize_with!(self, f)
     }
     #[inline(always)]
+    fn outlined<R>(self, f: impl FnOnce() -> R) -> R {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        fn call<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: the token proves these features.
+        unsafe { call(f) }
+    }
+    #[inline(always)]
     fn narrow(self) -> Avx2 {
         // SAFETY: this token's list of features holds all of AVX2's.
         unsafe { Avx2::new_unchecked() }

@@ -74,6 +74,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Runs `f` with the instructions enabled.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 
+    /// Runs `f`, which is `#[inline(always)]`, in a function of its own, where the instructions are enabled already: its stack
+    /// and its registers hold nothing of what is around it.
+    fn outlined<R>(self, f: impl FnOnce() -> R) -> R;
+
     /// The proof that the CPU has [`Isa::Narrow`].
     fn narrow(self) -> Self::Narrow;
 

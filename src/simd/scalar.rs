@@ -66,6 +66,10 @@ impl Isa for Scalar {
         f()
     }
     #[inline(always)]
+    fn outlined<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    #[inline(always)]
     fn narrow(self) -> Self {
         self
     }
