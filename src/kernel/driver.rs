@@ -305,7 +305,7 @@ impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
         isa.outlined(
             #[inline(always)]
             || unsafe {
-                if asks_for_panels::<I>(NR) {
+                if asks_for_panels(T::BITS, NR, is_amd_avx512::<I>()) {
                     self.multiply::<I, NR, W, true>(isa, columns);
                 } else {
                     self.multiply::<I, NR, W, false>(isa, columns);

@@ -1,6 +1,6 @@
 //! Asking for weights before they are read.
 
-use crate::simd::{Isa, is_amd_avx512};
+use crate::simd::Isa;
 
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
@@ -29,12 +29,12 @@ pub fn prefetch<I: Isa>(isa: I, first: *const u8, bytes: usize) {
     );
 }
 
-/// Whether the tiles of a packed panel, multiplied by `columns` columns of x, are asked for ahead. AMD's CPUs with AVX-512
-/// follow one column's stream by themselves and are only slowed down: on Zen 4 a third more bytes a second came without (one
-/// thread; two, limited by memory, a tenth). Four columns and more took up to half as long again.
+/// Whether the tiles of a packed panel of codes of `bits`, multiplied by `columns` columns of x, are asked for ahead. AMD's CPUs
+/// with AVX-512 follow a stream by themselves while it is consumed as fast as it comes, and are only slowed down: on Zen 4 a
+/// third more bytes a second came without. Where there is more to do with each byte, it took up to half as long again.
 #[inline(always)]
-pub fn asks_for_panels<I: Isa>(columns: usize) -> bool {
-    columns > 1 || !is_amd_avx512::<I>()
+pub const fn asks_for_panels(bits: u32, columns: usize, is_amd_avx512: bool) -> bool {
+    !is_amd_avx512 || 2 * columns > bits as usize
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.
