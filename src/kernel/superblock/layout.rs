@@ -62,3 +62,67 @@ impl<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        QuantBlock,
+        format::{Q2K, Q3K, Q4K, Q5K, Q6K, Q8K},
+    };
+    use alloc::vec::Vec;
+
+    /// The parts of the tile of a format, in the order in which decode reads them: offset and bytes.
+    trait Parts {
+        fn parts() -> (Vec<(usize, usize)>, usize);
+    }
+
+    impl<
+        const BITS: u32,
+        const BIAS: i32,
+        const GROUP: usize,
+        const SCALE_BITS: u32,
+        const SCALE_BIAS: i32,
+        const MIN: bool,
+    > Parts for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
+    {
+        fn parts() -> (Vec<(usize, usize)>, usize) {
+            let (scales, low) = (low_vectors(SCALE_BITS, Self::PAIRS), low_vectors(SCALE_BITS, Self::STORED_PAIRS));
+            let vector = |v| (Self::pairs_at(v), VECTOR_BYTES);
+            let scales = if Self::SCALED { scales } else { 0 };
+            let mut parts: Vec<_> = (low..low + high_vectors(SCALE_BITS, Self::STORED_PAIRS)).map(vector).collect();
+            for unit in 0..UNITS {
+                if Self::SCALED && unit % (UNITS / scales) == 0 {
+                    parts.push(vector(unit * scales / UNITS));
+                }
+                parts.push((Self::unit_at(unit), unit_bytes(BITS)));
+            }
+            parts.push((Self::D_AT, PANEL_ROWS * if Self::SCALED { 2 } else { 4 }));
+            if MIN {
+                parts.push((Self::DMIN_AT, PANEL_ROWS * 2));
+                parts.extend((scales..low).map(vector));
+            }
+            (parts, Self::BYTES)
+        }
+    }
+
+    #[test]
+    fn parts_follow_one_another_as_they_are_read() {
+        fn tile<F: QuantBlock<Tile: Parts>>() -> (Vec<(usize, usize)>, usize, usize) {
+            let (parts, bytes) = F::Tile::parts();
+            (parts, bytes, PANEL_ROWS * size_of::<F::Block>())
+        }
+        for (parts, bytes, blocks_bytes) in [tile::<Q2K>(), tile::<Q3K>(), tile::<Q4K>(), tile::<Q5K>(), tile::<Q6K>()]
+        {
+            let end = parts.iter().fold(0, |end, &(at, bytes)| {
+                assert_eq!(at, end, "{parts:?}");
+                at + bytes
+            });
+            assert_eq!((end, bytes), (bytes, blocks_bytes), "no more bytes than the file's");
+        }
+        // The file has sums of groups as well.
+        let (parts, bytes, blocks_bytes) = tile::<Q8K>();
+        assert_eq!(parts.last(), Some(&(bytes - 64, 64)));
+        assert!(bytes < blocks_bytes);
+    }
+}
