@@ -131,8 +131,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
     #[inline(always)]
     fn multiply_packed<I: Isa>(self, isa: I, packed: &[u8]) {
         let panel_bytes = self.x.k / T::BLOCK * T::TILE_BYTES;
-        // One group of columns takes all panels as one stream; several take each panel while it is in the caches.
-        let panels_at_once = if self.x.m <= GROUP_COLUMNS { self.panels.len() } else { 1 };
+        // Columns of one run take all panels as one stream; several runs take each panel while it is in the caches.
+        let panels_at_once = if self.x.m <= I::RUN_COLUMNS { self.panels.len() } else { 1 };
         for first_panel in self.panels.clone().step_by(panels_at_once.max(1)) {
             let mut kernel = PackedKernel::<T> {
                 panels: self.job.packed_panels(packed, first_panel..first_panel + panels_at_once, panel_bytes),

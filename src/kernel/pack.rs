@@ -137,14 +137,10 @@ unsafe fn put_pairs<I: Isa, const WIDTH: u32>(
 mod tests {
     use super::*;
     use crate::{
-        kernel::packed::{self, high_vectors, unit_bytes},
+        kernel::packed::{self, pairs_bytes, unit_bytes},
         simd::{IsaTask, Level},
     };
     use alloc::{vec, vec::Vec};
-
-    fn pairs_bytes(bits: u32, pairs: usize) -> usize {
-        (low_vectors(bits, pairs) + high_vectors(bits, pairs)) * VECTOR_BYTES
-    }
 
     /// A unit of `BITS` and pairs of `PAIR_BITS`.
     struct Packed<'a, const BITS: u32, const PAIR_BITS: u32>(&'a [BlockCodes; PANEL_ROWS], usize, usize);

@@ -131,6 +131,12 @@ pub const fn high_vectors(bits: u32, pairs: usize) -> usize {
     if bits == 6 { pairs.div_ceil(8) } else { 0 }
 }
 
+/// Bytes of `pairs` packed pairs of `bits`.
+#[cfg(test)]
+pub const fn pairs_bytes(bits: u32, pairs: usize) -> usize {
+    (low_vectors(bits, pairs) + high_vectors(bits, pairs)) * VECTOR_BYTES
+}
+
 /// Pair `index` of `pairs`: two small integers in the halves of each lane. `vector(i)` is where vector `i` of the pairs lies.
 ///
 /// # Safety
@@ -254,7 +260,7 @@ mod tests {
 
     fn pairs_round_trip<const BITS: u32>(pairs: usize) {
         let value = |row: usize, i: usize| ((row * 29 + i * 13 + 7) as u32) & ((1 << BITS) - 1);
-        let mut packed = vec![0; (low_vectors(BITS, pairs) + high_vectors(BITS, pairs)) * VECTOR_BYTES];
+        let mut packed = vec![0; pairs_bytes(BITS, pairs)];
         pack_pairs(BITS, pairs, value, &mut packed);
         for quarter in 0..4 {
             for index in 0..pairs {

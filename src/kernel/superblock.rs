@@ -86,6 +86,24 @@ impl<
     /// integers, and a superblock becomes one group.
     const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
 
+    /// Pair `index` of those stored in a packed tile, of the register whose first row is `row`.
+    ///
+    /// # Safety
+    /// `tile` points to a packed tile, and the register's rows end at 16.
+    #[inline(always)]
+    unsafe fn stored_pair<I: Isa>(isa: I, tile: *const u8, row: usize, index: usize) -> I::V {
+        // SAFETY: the tile has the vectors of its pairs.
+        unsafe {
+            unpack_pair::<I, SCALE_BITS>(
+                isa,
+                #[inline(always)]
+                |v| tile.add(Self::pairs_at(v) + row * 4),
+                Self::STORED_PAIRS,
+                index,
+            )
+        }
+    }
+
     /// The integer scales of a pair of groups as stored, without their bias.
     #[inline(always)]
     fn unbiased<I: Isa>(isa: I, pair: I::V) -> I::V {
@@ -166,38 +184,6 @@ impl<
     I: Isa,
     const MR: usize,
     const AHEAD: bool,
-> PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR, AHEAD>
-{
-    /// Pair `index` of those stored.
-    #[inline(always)]
-    fn stored_pair(&self, index: usize, i: usize) -> I::V {
-        let stored = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::STORED_PAIRS;
-        // SAFETY: the tile has the vectors of the stored pairs, and a register's rows end at 16.
-        unsafe {
-            unpack_pair::<I, SCALE_BITS>(
-                self.isa,
-                #[inline(always)]
-                |v| {
-                    let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::pairs_at(v);
-                    self.tile.add(at + self.row(i) * 4)
-                },
-                stored,
-                index,
-            )
-        }
-    }
-}
-
-impl<
-    const BITS: u32,
-    const BIAS: i32,
-    const GROUP: usize,
-    const SCALE_BITS: u32,
-    const SCALE_BIAS: i32,
-    const MIN: bool,
-    I: Isa,
-    const MR: usize,
-    const AHEAD: bool,
 > Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR, AHEAD>
 {
     #[inline(always)]
@@ -206,12 +192,29 @@ impl<
     }
     #[inline(always)]
     fn scale_pair(&self, p: usize, i: usize) -> I::V {
-        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, self.stored_pair(p, i))
+        // SAFETY: a packed tile, and a register's rows end at 16.
+        let pair = unsafe {
+            SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::stored_pair(
+                self.isa,
+                self.tile,
+                self.row(i),
+                p,
+            )
+        };
+        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, pair)
     }
     #[inline(always)]
     fn min_pair(&self, p: usize, i: usize) -> I::V {
-        // The minima are stored behind the scales.
-        self.stored_pair(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p, i)
+        let index = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p;
+        // SAFETY: as above; the minima are numbered behind the scales.
+        unsafe {
+            SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::stored_pair(
+                self.isa,
+                self.tile,
+                self.row(i),
+                index,
+            )
+        }
     }
     #[inline(always)]
     fn d(&self, i: usize) -> I::F {

@@ -309,6 +309,7 @@ impl Isa for Avx2 {
     const LEVEL: Level = Level::Avx2;
     const LANES: usize = 8;
     const PANELS: usize = 1;
+    const RUN_COLUMNS: usize = 4;
     const CENTERS_8BIT: bool = true;
     const CENTERS_6BIT: bool = true;
     const HALF_CENTRES: bool = true;

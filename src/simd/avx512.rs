@@ -237,6 +237,7 @@ impl Isa for Avx512Vnni {
     const LEVEL: Level = Level::Avx512Vnni;
     const LANES: usize = 16;
     const PANELS: usize = 2;
+    const RUN_COLUMNS: usize = 8;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = true;
     const HALF_CENTRES: bool = false;

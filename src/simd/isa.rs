@@ -50,6 +50,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const REGISTERS: usize = PANEL_ROWS / Self::LANES;
     /// Panels that the prefill microkernel takes at once.
     const PANELS: usize;
+    /// Columns of a group that [`Isa::column_tile`] takes in one run, at most.
+    const RUN_COLUMNS: usize;
     /// Whether the byte dot takes 8-bit codes as `code − 128` (it then sums signed bytes).
     const CENTERS_8BIT: bool;
     /// Whether [`Isa::dot_scaled`] takes 6-bit codes as `code − 32`, which its `centre` argument subtracts.

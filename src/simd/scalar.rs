@@ -50,6 +50,7 @@ impl Isa for Scalar {
     const LEVEL: Level = Level::Scalar;
     const LANES: usize = LANES;
     const PANELS: usize = 1;
+    const RUN_COLUMNS: usize = 2;
     const CENTERS_8BIT: bool = false;
     const CENTERS_6BIT: bool = false;
     const HALF_CENTRES: bool = false;

@@ -89,7 +89,6 @@ mod tests {
         fn parts() -> (Vec<(usize, usize)>, usize) {
             let (scales, low) = (low_vectors(SCALE_BITS, Self::PAIRS), low_vectors(SCALE_BITS, Self::STORED_PAIRS));
             let vector = |v| (Self::pairs_at(v), VECTOR_BYTES);
-            let scales = if Self::SCALED { scales } else { 0 };
             let mut parts: Vec<_> = (low..low + high_vectors(SCALE_BITS, Self::STORED_PAIRS)).map(vector).collect();
             for unit in 0..UNITS {
                 if Self::SCALED && unit % (UNITS / scales) == 0 {
