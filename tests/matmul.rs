@@ -139,8 +139,9 @@ fn for_format(id: u32) {
     }
     // Long rows take several chunks of k.
     one_answer(id, 35, 4608, &[1, 3, 20], 77, false);
-    // Of rows so long, decode keeps the terms of a part at a time.
-    one_answer(id, 17, k * 261, &[1], 75, false);
+    // Of rows so long, decode keeps the terms of a part at a time, and of longer ones the codes of x as well.
+    one_answer(id, 17, (1 << 14) + 5 * k, &[1], 75, false);
+    one_answer(id, 17, (1 << 15) + 5 * k, &[1], 75, false);
     // Of so many columns, k is cut into slabs as well.
     one_answer(id, 18, 4608, &[257], 76, false);
     one_answer(id, 18, 2 * k, &[1, 2, 3, 5, 8, 17, 64, 512], 78, false);

@@ -77,6 +77,13 @@ impl Job<'_> {
         let row_bytes = blocks * size_of::<F::Block>();
         bytemuck::cast_slice(&native[row * row_bytes..][..row_bytes])
     }
+
+    /// The first `rows` rows of `panel` in native blocks, one after the other.
+    #[inline(always)]
+    pub(super) fn native_rows<'a, F: QuantBlock>(&self, native: &'a [u8], panel: usize, rows: usize) -> &'a [F::Block] {
+        let row_bytes = self.k / F::BLOCK * size_of::<F::Block>();
+        bytemuck::cast_slice(&native[(self.rows.0 + panel * PANEL_ROWS) * row_bytes..][..rows * row_bytes])
+    }
 }
 
 /// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.

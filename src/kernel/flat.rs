@@ -225,7 +225,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BITS, BIAS, MIN> {
     type Expanded = Expanded;
-    type Tail = row::Tail;
+    type Operand = row::Operand;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -325,25 +325,19 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
-        row::order::<F, I>(x, first, window)
+    fn operand<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> row::Operand {
+        row::Operand::new::<F, I>(x, first, window)
     }
 
     #[inline(always)]
-    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, len: usize) -> row::Tail {
-        row::Tail::new::<F, I>(x, len)
-    }
-
-    #[inline(always)]
-    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn run_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        rows: &[&[F::Block]],
-        x: (&Inputs<'_>, *const u8),
-        first: usize,
-        tail: Option<&row::Tail>,
+        blocks: &[F::Block],
+        x: row::Operand,
+        x_blocks: Range<usize>,
         terms: *mut f32,
-    ) -> usize {
+    ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms_of_rows::<F, I>(isa, rows, x, first, tail, terms) }
+        unsafe { Self::terms_of_run::<F, I>(isa, blocks, x, x_blocks, terms) }
     }
 }

@@ -1,8 +1,9 @@
 //! Decode from native blocks: rows are read one after the other, each a single stream.
 //!
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
-//! with lanes as rows, in increasing k, as the packed kernels add them. Where registers take codes in another order than the
-//! row's, x's are put in that order once a task.
+//! with lanes as rows, in increasing k, as the packed kernels add them. The 16 rows are one run of blocks, which registers take
+//! without regard to where a row ends: a CPU that has to come back for what rows end in loses the stream. Where registers take
+//! codes in another order than the row's, x's are put in that order once a task.
 
 use super::{
     Inputs,
@@ -13,30 +14,47 @@ use super::{
 use crate::{
     QuantBlock,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::{mem::MaybeUninit, ops::Range};
 
-/// Terms of a row that are kept at a time.
-pub(super) const TERMS: usize = 256;
+/// Terms of a row that are kept at a time: longer rows are no longer one run.
+pub(super) const TERMS: usize = 512;
 /// Rows that [`Isa::interleave_rows`] gives at once.
 const STEPS: usize = 8;
 
-/// Codes of x that are put in another order at a time: chunks of terms do not straddle them.
-const WINDOW_CODES: usize = 1 << 16;
+/// Codes of x that are put in another order at a time.
+const WINDOW_CODES: usize = 1 << 15;
 
-/// Codes of x in the order in which registers of native codes meet them.
+/// What of x is put in the order in which registers of native codes meet it.
 #[repr(C, align(64))]
-pub struct Window([MaybeUninit<u8>; WINDOW_CODES]);
+pub struct Window {
+    /// Codes, and 32 more for each lane but one.
+    pub codes: [MaybeUninit<u8>; WINDOW_CODES + 32 * PANEL_ROWS],
+    /// Scales, their products with sums of codes, and negated sums of blocks of 32, and one more for each lane but one.
+    pub numbers: [[MaybeUninit<u32>; WINDOW_CODES / 32 + PANEL_ROWS]; 3],
+}
 
 impl Window {
-    /// Takes x's codes from code `first` on as [`interleave_runs`] gives them; returns where code 0 would be.
+    /// x's codes from code `first` on, as many as are put in order at a time.
     #[inline(always)]
-    pub fn fill<const RUN: usize>(&mut self, x: &Inputs<'_>, first: usize, groups: usize, parts: usize) -> *const u8 {
-        let codes: &[u8] = bytemuck::cast_slice(&x.arrays.codes[first / 4..x.k.min(first + WINDOW_CODES) / 4]);
-        // SAFETY: there is room for a window's codes.
-        unsafe { interleave_runs::<RUN>(codes, self.0.as_mut_ptr().cast(), groups, parts) };
-        self.0.as_ptr().cast::<u8>().wrapping_sub(first)
+    pub fn codes_of<'a>(x: &Inputs<'a>, first: usize) -> &'a [u8] {
+        bytemuck::cast_slice(&x.arrays.codes[first / 4..x.k.min(first + WINDOW_CODES) / 4])
+    }
+
+    /// Takes these codes as [`interleave_runs`] gives them; returns where the first one is.
+    #[inline(always)]
+    pub fn interleave<const RUN: usize>(
+        &mut self,
+        x: &Inputs<'_>,
+        first: usize,
+        groups: usize,
+        parts: usize,
+    ) -> *const u8 {
+        let to = self.codes.as_mut_ptr().cast();
+        // SAFETY: there is room for them.
+        unsafe { interleave_runs::<RUN>(Self::codes_of(x, first), to, groups, parts) };
+        to
     }
 }
 
@@ -46,7 +64,7 @@ impl Window {
 /// # Safety
 /// There is room for as many codes at `to`, which do not overlap.
 #[inline(always)]
-pub unsafe fn interleave_runs<const RUN: usize>(codes: &[u8], to: *mut u8, groups: usize, parts: usize) {
+unsafe fn interleave_runs<const RUN: usize>(codes: &[u8], to: *mut u8, groups: usize, parts: usize) {
     let span = groups * parts;
     let to = to.cast::<[u8; RUN]>();
     for (s, runs) in codes.as_chunks::<RUN>().0.chunks_exact(span).enumerate() {
@@ -57,8 +75,9 @@ pub unsafe fn interleave_runs<const RUN: usize>(codes: &[u8], to: *mut u8, group
     }
 }
 
+/// Terms of 16 rows, and a register behind them.
 #[repr(C, align(64))]
-struct Terms([f32; TERMS * PANEL_ROWS + PANEL_ROWS]);
+struct Terms([MaybeUninit<f32>; TERMS * PANEL_ROWS + PANEL_ROWS]);
 
 #[repr(C, align(64))]
 struct Columns([[f32; PANEL_ROWS]; STEPS]);
@@ -128,46 +147,57 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
     panels: Range<usize>,
 ) {
     const { assert!(VECTOR_BYTES == PANEL_ROWS * 4) };
-    let blocks = x.k / T::BLOCK;
-    let tail = (!blocks.is_multiple_of(I::LANES)).then(
-        #[inline(always)]
-        || T::tail::<F, I>(x, blocks % I::LANES),
-    );
-    let mut window = Window([MaybeUninit::uninit(); _]);
-    let mut codes = T::order::<F, I>(x, 0, &mut window);
-    let mut terms = Terms([0.0; _]);
+    let (blocks, window_blocks) = (x.k / T::BLOCK, WINDOW_CODES / T::BLOCK);
+    let chunk = blocks.min(TERMS).min(window_blocks);
+    let mut window = Window { codes: [MaybeUninit::uninit(); _], numbers: [[MaybeUninit::uninit(); _]; _] };
+    let mut operand = T::operand::<F, I>(x, 0, &mut window);
+    let mut terms = Terms([MaybeUninit::uninit(); _]);
+    // Of rows that a panel lacks, nobody reads the sums.
+    terms.0[..(chunk + 1) * PANEL_ROWS].fill(MaybeUninit::new(0.0));
+    let terms: *mut f32 = terms.0.as_mut_ptr().cast();
     for panel in panels {
         let rows = job.rows_in(panel, 1);
+        let native = job.native_rows::<F>(native, panel, rows);
         let mut sums = [0.0f32; PANEL_ROWS];
-        for start in (0..blocks).step_by(TERMS) {
-            let chunk = start..blocks.min(start + TERMS);
-            if x.k > WINDOW_CODES && (start * T::BLOCK).is_multiple_of(WINDOW_CODES) {
-                codes = T::order::<F, I>(x, start, &mut window);
+        for start in (0..blocks).step_by(chunk.max(1)) {
+            let len = chunk.min(blocks - start);
+            if blocks > window_blocks && start.is_multiple_of(window_blocks) {
+                operand = T::operand::<F, I>(x, start, &mut window);
             }
-            let blocks: [&[F::Block]; PANEL_ROWS] = array_of(
-                #[inline(always)]
-                |row| &job.native_row::<F>(native, panel, row)[chunk.clone()],
-            );
-            // SAFETY: x has one row of all blocks, and ends with the last chunk, the only one that may have a tail.
-            let stride = unsafe {
-                T::row_terms::<F, I>(isa, &blocks[..rows], (x, codes), start, tail.as_ref(), terms.0.as_mut_ptr())
-            };
-            add_terms(isa, &terms, stride, chunk.len(), &mut sums);
+            let (runs, run) = if len == blocks { (1, rows * len) } else { (rows, len) };
+            for row in 0..runs {
+                let run = &native[row * blocks + start..][..run];
+                // SAFETY: the window has the chunk; there is room for the terms of as many rows and a register.
+                unsafe {
+                    T::run_terms::<F, I>(
+                        isa,
+                        run,
+                        operand,
+                        start % window_blocks..start % window_blocks + len,
+                        terms.add(row * len),
+                    )
+                };
+            }
+            // SAFETY: all rows' terms are there, or zeros, and a register.
+            unsafe { add_terms(isa, terms, len, &mut sums) };
         }
         // SAFETY: these rows of y are this task's, and inside y.
         unsafe { core::ptr::copy_nonoverlapping(sums.as_ptr(), job.y.at(0, panel * PANEL_ROWS).y, rows) };
     }
 }
 
-/// Adds the first `count` terms of each row, `stride` floats apart, to its sum, in their order.
+/// Adds `count` terms of each row, which follow those of the row before, to its sum, in their order.
+///
+/// # Safety
+/// Those of 16 rows and a register are readable.
 #[inline(always)]
-fn add_terms<I: Isa>(isa: I, terms: &Terms, stride: usize, count: usize, sums: &mut [f32; PANEL_ROWS]) {
+unsafe fn add_terms<I: Isa>(isa: I, terms: *const f32, count: usize, sums: &mut [f32; PANEL_ROWS]) {
     for start in (0..count).step_by(STEPS) {
         let mut columns = Columns([[0.0; PANEL_ROWS]; STEPS]);
         // SAFETY: a register follows the last row's terms; 8 vectors are at the columns, a register's rows end at 16.
         unsafe {
-            let from = terms.0.as_ptr().add(start).cast();
-            isa.interleave_rows(from, stride * size_of::<f32>(), (&raw mut columns.0).cast());
+            let from = terms.add(start).cast();
+            isa.interleave_rows(from, count * size_of::<f32>(), (&raw mut columns.0).cast());
             for rows in (0..PANEL_ROWS).step_by(I::LANES) {
                 let mut sum = isa.load_f32(sums.as_ptr().add(rows));
                 for column in 0..STEPS.min(count - start) {

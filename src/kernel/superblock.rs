@@ -359,7 +359,7 @@ impl<
 > IntTile for SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     type Expanded = Expanded;
-    type Tail = ();
+    type Operand = row::Operand;
 
     #[inline(always)]
     fn folds<I: Isa>() -> bool {
@@ -506,23 +506,19 @@ impl<
     }
 
     #[inline(always)]
-    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
-        row::order::<F, I>(x, first, window)
+    fn operand<F: QuantBlock<Tile = Self>, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> row::Operand {
+        row::Operand::new::<F, I>(x, first, window)
     }
 
     #[inline(always)]
-    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(_: &Inputs<'_>, _: usize) {}
-
-    #[inline(always)]
-    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn run_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        rows: &[&[F::Block]],
-        x: (&Inputs<'_>, *const u8),
-        first: usize,
-        _: Option<&()>,
+        blocks: &[F::Block],
+        x: row::Operand,
+        x_blocks: Range<usize>,
         terms: *mut f32,
-    ) -> usize {
+    ) {
         // SAFETY: the caller's promise is the same.
-        unsafe { Self::terms_of_rows::<F, I>(isa, rows, x, first, terms) }
+        unsafe { Self::terms_of_run::<F, I>(isa, blocks, x, x_blocks, terms) }
     }
 }

@@ -97,8 +97,8 @@ pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 pub(super) trait IntTile: Tile {
     /// One block of 16 rows with codes as bytes and scales as the microkernel wants them.
     type Expanded: Copy;
-    /// What the last blocks of a row meet of x.
-    type Tail;
+    /// What native blocks meet of x: places in x and in a [`Window`].
+    type Operand: Copy;
 
     /// Whether expanded codes are products with their groups' scales.
     #[inline(always)]
@@ -149,28 +149,23 @@ pub(super) trait IntTile: Tile {
         out: &mut [[f32; 16]; NR],
     );
 
-    /// Where x's codes lie as decode from native blocks meets them: in `window`, from block `first` on, or in x itself. Code 0
-    /// would be at what is returned.
-    fn order<F: QuantBlock<Tile = Self>, I: Isa>(x: &super::Inputs<'_>, first: usize, window: &mut Window)
-    -> *const u8;
+    /// The only column of x from block `first` on as decode from native blocks meets it, what has to be moved in `window`.
+    fn operand<F: QuantBlock<Tile = Self>, I: Isa>(
+        x: &super::Inputs<'_>,
+        first: usize,
+        window: &mut Window,
+    ) -> Self::Operand;
 
-    /// What the last `len` blocks of a row, fewer than `LANES`, meet of x, which has one column.
-    fn tail<F: QuantBlock<Tile = Self>, I: Isa>(x: &super::Inputs<'_>, len: usize) -> Self::Tail;
-
-    /// Decode from native blocks: the terms that blocks of at most 16 rows, in k the ones from `first` on, add to their rows'
-    /// sums for the only column of x, beside which is what [`IntTile::order`] gave. Returns how many floats lie from a row's
-    /// terms to the next one's.
+    /// Decode from native blocks: what each block of a run of rows adds to its row's sum, one after the other; the first block
+    /// meets the first of `x_blocks`, and those behind one that meets the last begin with the first again.
     ///
     /// # Safety
-    /// x has one column, the blocks of each row are as many and inside it, and inside the window's codes, `tail`, if given, is
-    /// of x and of the blocks at their end that fill no register, and there is room for 16 rows of
-    /// [`TERMS`](super::native::TERMS) terms and a register.
-    unsafe fn row_terms<F: QuantBlock<Tile = Self>, I: Isa>(
+    /// `x` has the blocks and is still where it was, and there is room for the terms and a register.
+    unsafe fn run_terms<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        rows: &[&[F::Block]],
-        x: (&super::Inputs<'_>, *const u8),
-        first: usize,
-        tail: Option<&Self::Tail>,
+        blocks: &[F::Block],
+        x: Self::Operand,
+        x_blocks: Range<usize>,
         terms: *mut f32,
-    ) -> usize;
+    );
 }

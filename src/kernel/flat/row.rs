@@ -10,7 +10,7 @@
 use super::{
     super::{
         Inputs,
-        native::{self, NativeBlock, TERMS, Window},
+        native::{NativeBlock, Window},
         packed::UNIT_CODES,
         prefetch::prefetch_ahead,
         tile::FlatTile,
@@ -22,20 +22,15 @@ use crate::{
     format::Planes,
     simd::{Isa, PANEL_ROWS},
 };
+use bytemuck::Zeroable;
+use core::{mem::MaybeUninit, ops::Range};
 
-/// What blocks that end a row meet of x: its last blocks, once for each of as many rows as fill a register.
-#[repr(C, align(64))]
-pub struct Tail {
-    codes: [[i8; UNIT_CODES]; PANEL_ROWS],
-    d: [f32; PANEL_ROWS],
-    d_sums: [f32; PANEL_ROWS],
-    neg_sums: [i32; PANEL_ROWS],
-}
-
-/// Codes, scales, and sums scaled and negated of blocks of x.
+/// What blocks meet of x, from the first one on.
 #[derive(Clone, Copy)]
-struct Operand {
+pub struct Operand {
     codes: *const u8,
+    /// Bytes from a block's lower codes to its upper ones, where registers take these apart.
+    upper: usize,
     d: *const f32,
     d_sums: *const f32,
     neg_sums: *const i32,
@@ -53,126 +48,107 @@ const fn reorders<F: QuantBlock, I: Isa>() -> bool {
     Planes::of::<F>().is_some() && I::LANES > 4
 }
 
-/// x's codes from block `first` on as registers of `F`'s meet them; where code 0 would be.
+/// Bytes from a block's codes to those of the next one, or from its lower codes.
+const fn stride<F: QuantBlock, I: Isa>() -> usize {
+    if reorders::<F, I>() { UNIT_CODES / 2 } else { UNIT_CODES }
+}
+
+/// Puts `from`, and again from its start on, to the places.
 #[inline(always)]
-pub(super) fn order<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
-    if const { reorders::<F, I>() } {
-        window.fill::<{ UNIT_CODES / 2 }>(x, first * UNIT_CODES, I::LANES / 4, 2)
-    } else {
-        x.arrays.codes.as_ptr().cast()
+fn fill_around<T: Copy>(from: &[T], to: &mut [MaybeUninit<T>]) {
+    for to in to.chunks_mut(from.len()) {
+        for (to, from) in to.iter_mut().zip(from) {
+            to.write(*from);
+        }
     }
 }
 
-impl Tail {
-    /// [`IntTile::tail`](super::super::tile::IntTile::tail).
+impl Operand {
+    /// [`IntTile::operand`](super::super::tile::IntTile::operand).
     #[inline(always)]
-    pub(super) fn new<F: QuantBlock, I: Isa>(x: &Inputs<'_>, len: usize) -> Tail {
-        let mut tail = Tail {
-            codes: [[0; UNIT_CODES]; PANEL_ROWS],
-            d: [0.0; PANEL_ROWS],
-            d_sums: [0.0; PANEL_ROWS],
-            neg_sums: [0; PANEL_ROWS],
+    pub(super) fn new<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> Operand {
+        let arrays = &x.arrays;
+        let codes = Window::codes_of(x, first * UNIT_CODES);
+        let (runs, blocks) = (codes.as_chunks::<{ UNIT_CODES / 2 }>().0, codes.len() / UNIT_CODES);
+        let mut operand = Operand {
+            codes: codes.as_ptr(),
+            upper: UNIT_CODES / 2,
+            d: arrays.d.as_ptr().wrapping_add(first),
+            d_sums: arrays.d_sums.as_ptr().wrapping_add(first),
+            neg_sums: arrays.neg_sums.as_ptr().wrapping_add(first),
         };
-        let blocks = x.k / UNIT_CODES;
-        let last = blocks - len..blocks;
-        let codes: &[i8] =
-            bytemuck::cast_slice(&x.arrays.codes[last.start * UNIT_CODES / 4..last.end * UNIT_CODES / 4]);
-        for at in (0..I::LANES / len * len).step_by(len) {
-            tail.codes[at..at + len].as_flattened_mut().copy_from_slice(codes);
-            tail.d[at..at + len].copy_from_slice(&x.arrays.d[last.clone()]);
-            tail.d_sums[at..at + len].copy_from_slice(&x.arrays.d_sums[last.clone()]);
-            tail.neg_sums[at..at + len].copy_from_slice(&x.arrays.neg_sums[last.clone()]);
-        }
+        // Registers that take blocks of two rows go around; of the second one, they take fewer than LANES.
+        let around = if blocks.is_multiple_of(I::LANES) { 0 } else { I::LANES - 1 };
+        let places = blocks + around;
         if const { reorders::<F, I>() } {
-            let codes = tail.codes;
-            let codes = bytemuck::cast_slice(codes.as_flattened());
-            let to = tail.codes.as_flattened_mut().as_mut_ptr().cast();
-            // SAFETY: there is room for as many.
-            unsafe { native::interleave_runs::<{ UNIT_CODES / 2 }>(codes, to, I::LANES / 4, 2) };
+            operand.upper = places * UNIT_CODES / 2;
+            let (to, _) = window.codes.as_chunks_mut::<{ UNIT_CODES / 2 }>();
+            for i in 0..places {
+                let block = i % blocks;
+                to[i] = runs[2 * block].map(MaybeUninit::new);
+                to[places + i] = runs[2 * block + 1].map(MaybeUninit::new);
+            }
+            operand.codes = window.codes.as_ptr().cast();
+        } else if around > 0 {
+            fill_around(codes, &mut window.codes[..places * UNIT_CODES]);
+            operand.codes = window.codes.as_ptr().cast();
         }
-        tail
+        if around > 0 {
+            let numbers = first..first + blocks;
+            let [d, d_sums, neg_sums] = &mut window.numbers;
+            fill_around(bytemuck::cast_slice(&arrays.d[numbers.clone()]), &mut d[..places]);
+            fill_around(bytemuck::cast_slice(&arrays.d_sums[numbers.clone()]), &mut d_sums[..places]);
+            fill_around(bytemuck::cast_slice(&arrays.neg_sums[numbers]), &mut neg_sums[..places]);
+            operand.d = d.as_ptr().cast();
+            operand.d_sums = d_sums.as_ptr().cast();
+            operand.neg_sums = neg_sums.as_ptr().cast();
+        }
+        operand
     }
 
-    /// All of it.
+    /// From block `block` on.
     #[inline(always)]
-    fn operand(&self) -> Operand {
+    fn from<F: QuantBlock, I: Isa>(self, block: usize) -> Operand {
         Operand {
-            codes: self.codes.as_ptr().cast(),
-            d: self.d.as_ptr(),
-            d_sums: self.d_sums.as_ptr(),
-            neg_sums: self.neg_sums.as_ptr(),
+            codes: self.codes.wrapping_add(block * stride::<F, I>()),
+            upper: self.upper,
+            d: self.d.wrapping_add(block),
+            d_sums: self.d_sums.wrapping_add(block),
+            neg_sums: self.neg_sums.wrapping_add(block),
         }
     }
 }
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
-    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms): row by row, then what is left of several rows at once.
+    /// [`IntTile::run_terms`](super::super::tile::IntTile::run_terms).
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
+    pub(super) unsafe fn terms_of_run<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        rows: &[&[F::Block]],
-        (x, codes): (&Inputs<'_>, *const u8),
-        first: usize,
-        tail: Option<&Tail>,
+        blocks: &[F::Block],
+        x: Operand,
+        x_blocks: Range<usize>,
         terms: *mut f32,
-    ) -> usize {
-        let len = rows[0].len();
-        let whole = len - len % I::LANES;
-        for (row, blocks) in rows.iter().enumerate() {
-            for (i, blocks) in blocks[..whole].chunks_exact(I::LANES).enumerate() {
-                let at = first + i * I::LANES;
-                ask_ahead::<F, I>(isa, blocks);
-                // SAFETY: x has as many blocks from there on, and the terms are a row's.
-                unsafe {
-                    let x = Operand {
-                        codes: codes.wrapping_add(at * UNIT_CODES),
-                        d: x.arrays.d.as_ptr().add(at),
-                        d_sums: x.arrays.d_sums.as_ptr().wrapping_add(at),
-                        neg_sums: x.arrays.neg_sums.as_ptr().add(at),
-                    };
-                    Self::terms::<F, I>(
-                        isa,
-                        #[inline(always)]
-                        |b| &blocks[b],
-                        x,
-                        terms.add(row * TERMS + i * I::LANES),
-                    );
-                }
-            }
+    ) {
+        let step = I::LANES % x_blocks.len();
+        let mut at = x_blocks.start;
+        let registers = blocks.chunks_exact(I::LANES);
+        let (last, whole) = (registers.remainder(), blocks.len() - blocks.len() % I::LANES);
+        for (i, blocks) in registers.enumerate() {
+            ask_ahead::<F, I>(isa, blocks);
+            // SAFETY: the caller's promise.
+            unsafe { Self::terms::<F, I>(isa, blocks, x.from::<F, I>(at), terms.add(i * I::LANES)) };
+            at += step;
+            at -= if at < x_blocks.end { 0 } else { x_blocks.len() };
         }
-        if let Some(tail) = tail.filter(|_| whole < len) {
-            let tail_len = len - whole;
-            let together = I::LANES / tail_len;
-            for (batch, rows) in rows.chunks(together).enumerate() {
-                // Lanes that are left over repeat the first block: nobody reads their terms.
-                let mut blocks = [&rows[0][0]; PANEL_ROWS];
-                for (blocks, row) in blocks.chunks_exact_mut(tail_len).zip(rows) {
-                    ask_ahead::<F, I>(isa, &row[whole..]);
-                    for (block, from) in blocks.iter_mut().zip(&row[whole..]) {
-                        *block = from;
-                    }
-                }
-                let mut lanes = [0.0f32; PANEL_ROWS];
-                // SAFETY: the tail has LANES blocks and there is room for as many terms; the rows' are the caller's promise.
-                unsafe {
-                    Self::terms::<F, I>(
-                        isa,
-                        #[inline(always)]
-                        |b| blocks[b],
-                        tail.operand(),
-                        lanes.as_mut_ptr(),
-                    );
-                    for (row, lanes) in lanes.chunks_exact(tail_len).take(rows.len()).enumerate() {
-                        let terms = terms.add((batch * together + row) * TERMS + whole);
-                        core::ptr::copy_nonoverlapping(lanes.as_ptr(), terms, tail_len);
-                    }
-                }
-            }
+        if !last.is_empty() {
+            let mut blocks = [F::Block::zeroed(); PANEL_ROWS];
+            blocks[..last.len()].copy_from_slice(last);
+            // SAFETY: of a register that nothing follows there is room for all.
+            unsafe { Self::terms::<F, I>(isa, &blocks[..I::LANES], x.from::<F, I>(at), terms.add(whole)) };
         }
-        TERMS
     }
 
     /// The terms of `LANES` blocks.
@@ -180,18 +156,13 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     /// # Safety
     /// x has as many, and `terms` room.
     #[inline(always)]
-    unsafe fn terms<'b, F: QuantBlock<Tile = Self>, I: Isa>(
-        isa: I,
-        block: impl Fn(usize) -> &'b F::Block,
-        x: Operand,
-        terms: *mut f32,
-    ) {
+    unsafe fn terms<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, blocks: &[F::Block], x: Operand, terms: *mut f32) {
         let mut scales = Scales { d: [0; PANEL_ROWS], both: [0; PANEL_ROWS] };
         // SAFETY: the caller's promise.
         unsafe {
             let sums = match const { Planes::of::<F>() } {
-                Some(planes) => Self::sums_of_nibbles::<F, I>(isa, block, planes, x.codes, &mut scales),
-                None => Self::sums_in_order::<F, I>(isa, block, x.codes, &mut scales),
+                Some(planes) => Self::sums_of_nibbles::<F, I>(isa, blocks, planes, x, &mut scales),
+                None => Self::sums_in_order::<F, I>(isa, blocks, x.codes, &mut scales),
             };
             Self::finish(isa, sums, &scales, x, terms);
         }
@@ -212,9 +183,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     /// # Safety
     /// x has as many.
     #[inline(always)]
-    unsafe fn sums_in_order<'b, F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn sums_in_order<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        block: impl Fn(usize) -> &'b F::Block,
+        blocks: &[F::Block],
         x: *const u8,
         scales: &mut Scales,
     ) -> I::V {
@@ -226,7 +197,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             for s in 0..8 / registers {
                 let mut units = [[0; UNIT_CODES]; 2];
                 for b in 0..len {
-                    let block = NativeBlock::<F>::read(isa, block(s * len + b));
+                    let block = NativeBlock::<F>::read(isa, &blocks[s * len + b]);
                     Self::keep(scales, s * len + b, block.view.d, block.view.dmin);
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
                 }
@@ -250,37 +221,37 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         isa.sum_eights(sums)
     }
 
-    /// Lane b: the sum of block b's products with x's codes, which lie as [`order`] has them.
+    /// Lane b: the sum of block b's products with x's codes, lower and upper halves apart.
     ///
     /// # Safety
     /// x has as many.
     #[inline(always)]
-    unsafe fn sums_of_nibbles<'b, F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn sums_of_nibbles<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        block: impl Fn(usize) -> &'b F::Block,
+        blocks: &[F::Block],
         planes: Planes,
-        x: *const u8,
+        x: Operand,
         scales: &mut Scales,
     ) -> I::V {
         let together = I::LANES / 4;
         let mut sums = [isa.splat(0); 4];
         for g in 0..4 {
             for b in g * together..(g + 1) * together {
-                let [d, m] = F::scales(block(b));
+                let [d, m] = F::scales(&blocks[b]);
                 Self::keep(scales, b, d, m);
             }
             // SAFETY: the nibbles, and 16 bytes from the fifth bits on, are inside the block, registers of x inside x.
             unsafe {
                 let pairs = isa.load_sixteens(
                     #[inline(always)]
-                    |i| bytes(block(g * together + i)).add(planes.low.at),
+                    |i| bytes(&blocks[g * together + i]).add(planes.low.at),
                 );
                 let mask = isa.splat(0x0F0F_0F0F);
                 let mut codes = [isa.and(pairs, mask), isa.and(isa.shr(pairs, 4), mask)];
                 if let Some(plane) = planes.high {
                     let bits = isa.load_sixteens(
                         #[inline(always)]
-                        |i| bytes(block(g * together + i)).add(plane.at),
+                        |i| bytes(&blocks[g * together + i]).add(plane.at),
                     );
                     codes = [
                         isa.or(codes[0], isa.spread_sixteens(bits, 0)),
@@ -293,7 +264,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                     #[inline(always)]
                     |half, _| codes[half],
                     #[inline(always)]
-                    |half, _| isa.load(x.add((2 * g + half) * I::LANES * 4)),
+                    |half, _| isa.load(x.codes.add(g * together * stride::<F, I>() + half * x.upper)),
                 );
                 sums[g] = sum[0][0];
             }

@@ -16,8 +16,10 @@ use super::{
 use crate::{
     QuantBlock,
     format::{Plane, Planes},
+    kernel::Tile,
     simd::{Isa, PANEL_ROWS, array_of},
 };
+use core::ops::Range;
 
 /// Superblocks whose sums are kept: of two registers. Sums that were only just stored in parts are not loaded whole yet, so
 /// those of one are finished when those of the next have been collected.
@@ -34,6 +36,38 @@ struct Sums {
     dmin: [u32; KEPT],
     dx: [f32; KEPT],
     neg_sums: [i32; KEPT],
+}
+
+/// What superblocks meet of x, from the first one on.
+#[derive(Clone, Copy)]
+pub struct Operand {
+    codes: *const u8,
+    d: *const f32,
+    /// Sums of the codes of each group.
+    group_sums: *const i16,
+    neg_sums: *const i32,
+}
+
+impl Operand {
+    /// [`IntTile::operand`](super::super::tile::IntTile::operand).
+    #[inline(always)]
+    pub(super) fn new<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> Operand {
+        let arrays = &x.arrays;
+        let group = F::Tile::GROUP;
+        let group_sums = if group == 16 { arrays.sums16 } else { arrays.sums32 };
+        let codes = match planes::<F, I>() {
+            Some(planes) if planes.low.stride < I::LANES * 4 => {
+                window.interleave::<32>(x, first * BLOCK, 2, planes.low.span() / planes.low.stride)
+            }
+            _ => arrays.codes.as_ptr().cast::<u8>().wrapping_add(first * BLOCK),
+        };
+        Operand {
+            codes,
+            d: arrays.d.as_ptr().wrapping_add(first),
+            group_sums: group_sums.as_ptr().cast::<i16>().wrapping_add(first * (BLOCK / group)),
+            neg_sums: arrays.neg_sums.as_ptr().wrapping_add(first),
+        }
+    }
 }
 
 /// Lane b is the sum of the lanes of superblock `first + b`.
@@ -58,19 +92,18 @@ impl<
     const MIN: bool,
 > SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
-    /// [`IntTile::row_terms`](super::super::tile::IntTile::row_terms): all rows' superblocks are one stream, whose terms follow one
-    /// another.
+    /// [`IntTile::run_terms`](super::super::tile::IntTile::run_terms).
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub(super) unsafe fn terms_of_rows<F: QuantBlock<Tile = Self>, I: Isa>(
+    pub(super) unsafe fn terms_of_run<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
-        rows: &[&[F::Block]],
-        x: (&Inputs<'_>, *const u8),
-        first: usize,
+        blocks: &[F::Block],
+        x: Operand,
+        x_blocks: Range<usize>,
         terms: *mut f32,
-    ) -> usize {
+    ) {
         let mut sums = Sums {
             products: [[0; 8]; KEPT],
             mins: [[0; 8]; KEPT],
@@ -83,9 +116,9 @@ impl<
         let (mut at, mut collected, mut finished) = (0, 0, 0);
         // SAFETY: places are below twice LANES, x has the superblocks, and there is room for a register behind all terms.
         unsafe {
-            for row in rows {
+            for row in blocks.chunks_exact(x_blocks.len()) {
                 for (i, block) in row.iter().enumerate() {
-                    Self::collect::<F, I>(isa, block, x, first + i, &mut sums, at);
+                    Self::collect::<F, I>(isa, block, x, x_blocks.start + i, &mut sums, at);
                     at += 1;
                     if at.is_multiple_of(I::LANES) {
                         collected += 1;
@@ -97,43 +130,42 @@ impl<
                     }
                 }
             }
-            while finished * I::LANES < rows.len() * rows[0].len() {
+            while finished * I::LANES < blocks.len() {
                 Self::finish(isa, &sums, finished % 2 * I::LANES, terms.add(finished * I::LANES));
                 finished += 1;
             }
         }
-        rows[0].len()
     }
 
     /// Puts what superblock `block` of a row and the one of number `number` of x make together to place `at`.
     ///
     /// # Safety
-    /// x has one column and the superblock, and there is the place.
+    /// x has the superblock, and there is the place.
     #[inline(always)]
     unsafe fn collect<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         block: &F::Block,
-        (x, codes): (&Inputs<'_>, *const u8),
+        x: Operand,
         number: usize,
         sums: &mut Sums,
         at: usize,
     ) {
         let narrow = isa.narrow();
         let block = NativeBlock::<F>::read(isa, block);
-        let (group_sums, count) = if GROUP == 16 { (x.arrays.sums16, 16) } else { (x.arrays.sums32, 8) };
-        let group_sums = group_sums.as_ptr().cast::<i16>().wrapping_add(number * count);
+        let count = if GROUP == 16 { 16 } else { 8 };
+        let group_sums = x.group_sums.wrapping_add(number * count);
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the caller's promise.
         unsafe {
             *sums.d.get_unchecked_mut(at) = block.view.d;
-            *sums.dx.get_unchecked_mut(at) = *x.arrays.d.as_ptr().add(number);
-            let codes = codes.wrapping_add(number * BLOCK);
+            *sums.dx.get_unchecked_mut(at) = *x.d.add(number);
+            let codes = x.codes.add(number * BLOCK);
             let mut product = isa.fold_lanes(Self::product::<F, I>(isa, &block, codes));
             if Self::SCALED && bias != 0 {
                 let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
                 product = narrow.sub(product, narrow.mul(scaled, narrow.splat(bias)));
             } else if bias != 0 {
-                *sums.neg_sums.get_unchecked_mut(at) = *x.arrays.neg_sums.as_ptr().add(number);
+                *sums.neg_sums.get_unchecked_mut(at) = *x.neg_sums.add(number);
             }
             narrow.store(sums.products.as_mut_ptr().add(at).cast(), product);
             if MIN {
@@ -252,17 +284,6 @@ impl<
 #[inline(always)]
 const fn planes<F: QuantBlock, I: Isa>() -> Option<Planes> {
     if I::LANES < 8 { None } else { const { Planes::of::<F>() } }
-}
-
-/// x's codes from superblock `first` on as registers of `F`'s meet them; where code 0 would be.
-#[inline(always)]
-pub(super) fn order<F: QuantBlock, I: Isa>(x: &Inputs<'_>, first: usize, window: &mut Window) -> *const u8 {
-    match planes::<F, I>() {
-        Some(planes) if planes.low.stride < I::LANES * 4 => {
-            window.fill::<32>(x, first * BLOCK, 2, planes.low.span() / planes.low.stride)
-        }
-        _ => x.arrays.codes.as_ptr().cast(),
-    }
 }
 
 /// The codes that the two halves of register `i` start with: codes that follow one another, or that lie at the same bits of
