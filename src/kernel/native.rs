@@ -192,18 +192,20 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
 /// Those of 16 rows and a register are readable.
 #[inline(always)]
 unsafe fn add_terms<I: Isa>(isa: I, terms: *const f32, count: usize, sums: &mut [f32; PANEL_ROWS]) {
+    let narrow = isa.narrow();
     for start in (0..count).step_by(STEPS) {
         let mut columns = Columns([[0.0; PANEL_ROWS]; STEPS]);
         // SAFETY: a register follows the last row's terms; 8 vectors are at the columns, a register's rows end at 16.
         unsafe {
             let from = terms.add(start).cast();
             isa.interleave_rows(from, count * size_of::<f32>(), (&raw mut columns.0).cast());
-            for rows in (0..PANEL_ROWS).step_by(I::LANES) {
-                let mut sum = isa.load_f32(sums.as_ptr().add(rows));
+            // Half of the rows at a time, as they were stored: loads of both halves would wait for the stores to end.
+            for rows in (0..PANEL_ROWS).step_by(I::Narrow::LANES) {
+                let mut sum = narrow.load_f32(sums.as_ptr().add(rows));
                 for column in 0..STEPS.min(count - start) {
-                    sum = isa.add_f32(sum, isa.load_f32(columns.0[column].as_ptr().add(rows)));
+                    sum = narrow.add_f32(sum, narrow.load_f32(columns.0[column].as_ptr().add(rows)));
                 }
-                isa.store_f32(sums.as_mut_ptr().add(rows), sum);
+                narrow.store_f32(sums.as_mut_ptr().add(rows), sum);
             }
         }
     }
