@@ -1,11 +1,12 @@
 //! Decode from native blocks of 32: lanes are codes of one row, then blocks of that row.
 //!
 //! Of nibbles a register takes the low ones of LANES / 4 blocks at once, the next one the high ones, so that each block has
-//! four lanes; of x, codes lie in the same order. Other codes are taken in their order, eight lanes to a block.
+//! four lanes; of x, lower and upper halves of blocks lie apart. Other codes are taken in their order, eight lanes to a block.
 //!
-//! Instructions for 64 products with AVX-512, from the assembly: 11.4 (Q4_0) and 11.9 (Q4_1), a third of them inserts that put
+//! Instructions for 64 products with AVX-512, from the assembly: 12.4 (Q4_0) and 12.9 (Q4_1), a third of them inserts that put
 //! blocks and their scales together. What limits them on Zen 4 are its four vector ports, of which one of 512 bits holds one for
-//! two cycles: 43 cycles for 16 blocks of Q4_0, from L2.
+//! two cycles, and its loads, of which one of 512 bits takes 1.3 cycles and 1.6 across two lines: 43 cycles for 16 blocks of
+//! Q4_0, from L2.
 
 use super::{
     super::{
