@@ -75,7 +75,28 @@ impl Machine {
     }
 }
 
+/// Reads and sums, which is faster than any memory; one load after the other: of a plain sum, wide registers make gathers,
+/// which read a sixth less.
+#[cfg(target_arch = "x86_64")]
+fn read<const PREFETCH: bool>(memory: &[u64]) {
+    use core::arch::x86_64::{__m128i, _mm_add_epi64, _mm_loadu_si128, _mm_setzero_si128};
+    // SAFETY: SSE2 is part of x86-64; a chunk has 16 registers.
+    unsafe {
+        let mut sums = [_mm_setzero_si128(); 16];
+        for chunk in memory.as_chunks::<32>().0 {
+            if PREFETCH {
+                prefetch(chunk);
+            }
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm_add_epi64(*sum, _mm_loadu_si128(chunk.as_ptr().cast::<__m128i>().add(i)));
+            }
+        }
+        black_box(sums);
+    }
+}
+
 /// Reads and sums, which is faster than any memory.
+#[cfg(not(target_arch = "x86_64"))]
 fn read<const PREFETCH: bool>(memory: &[u64]) {
     let mut sums = [0u64; 32];
     for chunk in memory.as_chunks::<32>().0 {
