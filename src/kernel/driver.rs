@@ -72,17 +72,20 @@ impl Job<'_> {
     /// Row `row` of `panel` in native blocks; rows past the last stand for the last.
     #[inline(always)]
     pub(super) fn native_row<'a, F: QuantBlock>(&self, native: &'a [u8], panel: usize, row: usize) -> &'a [F::Block] {
-        let blocks = self.k / F::BLOCK;
-        let row = (self.rows.0 + panel * PANEL_ROWS + row).min(self.rows.1 - 1);
-        let row_bytes = blocks * size_of::<F::Block>();
-        bytemuck::cast_slice(&native[row * row_bytes..][..row_bytes])
+        self.native_blocks::<F>(native, (self.rows.0 + panel * PANEL_ROWS + row).min(self.rows.1 - 1), 1)
     }
 
     /// The first `rows` rows of `panel` in native blocks, one after the other.
     #[inline(always)]
     pub(super) fn native_rows<'a, F: QuantBlock>(&self, native: &'a [u8], panel: usize, rows: usize) -> &'a [F::Block] {
+        self.native_blocks::<F>(native, self.rows.0 + panel * PANEL_ROWS, rows)
+    }
+
+    /// The blocks of `rows` rows of W from row `first` on.
+    #[inline(always)]
+    fn native_blocks<'a, F: QuantBlock>(&self, native: &'a [u8], first: usize, rows: usize) -> &'a [F::Block] {
         let row_bytes = self.k / F::BLOCK * size_of::<F::Block>();
-        bytemuck::cast_slice(&native[(self.rows.0 + panel * PANEL_ROWS) * row_bytes..][..rows * row_bytes])
+        bytemuck::cast_slice(&native[first * row_bytes..][..rows * row_bytes])
     }
 }
 

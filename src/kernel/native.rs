@@ -182,7 +182,7 @@ pub(super) fn decode<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
             unsafe { add_terms(isa, terms, len, &mut sums) };
         }
         // SAFETY: these rows of y are this task's, and inside y.
-        unsafe { core::ptr::copy_nonoverlapping(sums.as_ptr(), job.y.at(0, panel * PANEL_ROWS).y, rows) };
+        unsafe { job.y.at(0, panel * PANEL_ROWS).store_rows(&[sums], rows) };
     }
 }
 
