@@ -56,6 +56,26 @@ impl Window {
         unsafe { interleave_runs::<RUN>(Self::codes_of(x, first), to, groups, parts) };
         to
     }
+
+    /// Puts `from`'s numbers, as many as blocks are put in order at a time, and those of the first lanes again behind them, to
+    /// the `i`th place: registers that take blocks of two rows go around. Returns where the first one is.
+    #[inline(always)]
+    pub fn around<T: bytemuck::NoUninit>(&mut self, i: usize, from: &[T], places: usize) -> *const T {
+        const { assert!(size_of::<T>() == 4) };
+        let to = &mut self.numbers[i];
+        fill_around(bytemuck::cast_slice(from), &mut to[..places]);
+        to.as_ptr().cast()
+    }
+}
+
+/// Puts `from`, and again from its start on, to the places.
+#[inline(always)]
+pub(super) fn fill_around<T: Copy>(from: &[T], to: &mut [MaybeUninit<T>]) {
+    for to in to.chunks_mut(from.len().max(1)) {
+        for (to, from) in to.iter_mut().zip(from) {
+            to.write(*from);
+        }
+    }
 }
 
 /// Of each `groups · parts` runs of `RUN` codes, the first of each group of `parts`, then the second of each, …; runs that

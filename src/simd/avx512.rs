@@ -233,6 +233,24 @@ fn sum_quads(_: Avx512Vnni, v: [__m512i; 4]) -> __m512i {
     }
 }
 
+/// The groups of two registers whose halves start at these codes: four words for each quarter, as `vpackssdw` joins these, with
+/// the bits `set`.
+#[inline(always)]
+fn quarters<const GROUP: usize>(_: Avx512Vnni, [a, b]: [[usize; 2]; 2], set: i32) -> __m512i {
+    const fn word<const GROUP: usize>(code: usize) -> i32 {
+        (code / GROUP) as i32 * 0x0001_0001
+    }
+    let [a0, a1, a2, a3] =
+        [word::<GROUP>(a[0]), word::<GROUP>(a[0] + 16), word::<GROUP>(a[1]), word::<GROUP>(a[1] + 16)];
+    let [b0, b1, b2, b3] =
+        [word::<GROUP>(b[0]), word::<GROUP>(b[0] + 16), word::<GROUP>(b[1]), word::<GROUP>(b[1] + 16)];
+    // SAFETY: the token proves AVX-512F.
+    unsafe {
+        let words = _mm512_setr_epi32(a0, a0, b0, b0, a1, a1, b1, b1, a2, a2, b2, b2, a3, a3, b3, b3);
+        _mm512_or_si512(words, _mm512_set1_epi32(set))
+    }
+}
+
 impl Isa for Avx512Vnni {
     const LEVEL: Level = Level::Avx512Vnni;
     const LANES: usize = 16;
@@ -521,6 +539,33 @@ impl Isa for Avx512Vnni {
         }
     }
 
+    #[inline(always)]
+    fn dot_pair_scaled<const BITS: u32, const GROUP: usize>(
+        self,
+        sum: &mut [[__m512i; 1]; 1],
+        (scales, bias): (&[u8; 16], i16),
+        halves: [[usize; 2]; 2],
+        w: [__m512i; 2],
+        x: [__m512i; 2],
+    ) {
+        // SAFETY: the token proves AVX-512BW and VNNI.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            // Sums of four products of 6-bit codes fit an i16: two registers are scaled at once.
+            let sums = [_mm512_dpbusd_epi32(zero, w[0], x[0]), _mm512_dpbusd_epi32(zero, w[1], x[1])];
+            let sums = _mm512_packs_epi32(sums[0], sums[1]);
+            let bytes = _mm_loadu_si128(scales.as_ptr().cast());
+            let scales = if bias == 0 {
+                // A byte number of 128 gives zero.
+                let order = quarters::<GROUP>(self, halves, 0x8000_8000u32 as i32);
+                _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), order)
+            } else {
+                let words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_set1_epi16(bias));
+                _mm512_permutexvar_epi16(quarters::<GROUP>(self, halves, 0), _mm512_castsi256_si512(words))
+            };
+            sum[0][0] = _mm512_dpwssd_epi32(sum[0][0], sums, scales);
+        }
+    }
     #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m256i {
         // SAFETY: the caller's promise is the same.

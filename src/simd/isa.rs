@@ -219,6 +219,21 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
+    /// Adds to `sum` the products of two registers of codes of at most `BITS` (6 or fewer) bits and two of x's, scaled as
+    /// [`Isa::spread_scales`] says.
+    #[inline(always)]
+    fn dot_pair_scaled<const BITS: u32, const GROUP: usize>(
+        self,
+        sum: &mut [[Self::V; 1]; 1],
+        (scales, bias): (&[u8; 16], i16),
+        halves: [[usize; 2]; 2],
+        w: [Self::V; 2],
+        x: [Self::V; 2],
+    ) {
+        dot_register_scaled::<Self, BITS, GROUP>(self, sum, (scales, bias), halves[0], w[0], x[0]);
+        dot_register_scaled::<Self, BITS, GROUP>(self, sum, (scales, bias), halves[1], w[1], x[1]);
+    }
+
     /// In any lanes, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
     ///
     /// # Safety
@@ -272,4 +287,26 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// As the kernel's.
     unsafe fn column_tile<K: RegisterTile>(self, columns_and_width: (usize, usize), kernel: &mut K);
+}
+
+/// [`Isa::dot_pair_scaled`], of one register.
+#[inline(always)]
+pub fn dot_register_scaled<I: Isa, const BITS: u32, const GROUP: usize>(
+    isa: I,
+    sum: &mut [[I::V; 1]; 1],
+    (scales, bias): (&[u8; 16], i16),
+    halves: [usize; 2],
+    w: I::V,
+    x: I::V,
+) {
+    isa.dot_scaled::<BITS, 1, 1, 1, false>(
+        sum,
+        [isa.spread_scales::<GROUP>(scales, bias, halves)],
+        #[inline(always)]
+        |_, _| isa.splat(0),
+        #[inline(always)]
+        |_, _| w,
+        #[inline(always)]
+        |_, _| x,
+    );
 }

@@ -14,7 +14,9 @@ mod avx2;
 mod avx512;
 
 pub use array::array_of;
-pub use isa::{FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, largest_code, sums_fit};
+pub use isa::{
+    FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, dot_register_scaled, largest_code, sums_fit,
+};
 pub use scalar::Scalar;
 pub(crate) use vendor::is_amd_avx512;
 

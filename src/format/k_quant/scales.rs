@@ -5,8 +5,9 @@ use crate::format::swar::splat;
 /// The first eight bytes, and the other four.
 #[inline(always)]
 fn words(bytes: &[u8; 12]) -> (u64, u64) {
-    let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11] = *bytes;
-    (u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]), u32::from_le_bytes([b8, b9, b10, b11]) as u64)
+    // Whole words: LLVM joins loads of single bytes across them.
+    let [first, second, third] = bytemuck::cast::<[u8; 12], [[u8; 4]; 3]>(*bytes);
+    (u32::from_le_bytes(first) as u64 | (u32::from_le_bytes(second) as u64) << 32, u32::from_le_bytes(third) as u64)
 }
 
 /// Scales and minima of Q4_K and Q5_K, eight of each.

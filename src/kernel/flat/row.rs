@@ -11,7 +11,7 @@
 use super::{
     super::{
         Inputs,
-        native::{NativeBlock, Window},
+        native::{NativeBlock, Window, fill_around},
         packed::UNIT_CODES,
         prefetch::prefetch_ahead,
         tile::FlatTile,
@@ -54,16 +54,6 @@ const fn stride<F: QuantBlock, I: Isa>() -> usize {
     if reorders::<F, I>() { UNIT_CODES / 2 } else { UNIT_CODES }
 }
 
-/// Puts `from`, and again from its start on, to the places.
-#[inline(always)]
-fn fill_around<T: Copy>(from: &[T], to: &mut [MaybeUninit<T>]) {
-    for to in to.chunks_mut(from.len()) {
-        for (to, from) in to.iter_mut().zip(from) {
-            to.write(*from);
-        }
-    }
-}
-
 impl Operand {
     /// [`IntTile::operand`](super::super::tile::IntTile::operand).
     #[inline(always)]
@@ -96,13 +86,9 @@ impl Operand {
         }
         if around > 0 {
             let numbers = first..first + blocks;
-            let [d, d_sums, neg_sums] = &mut window.numbers;
-            fill_around(bytemuck::cast_slice(&arrays.d[numbers.clone()]), &mut d[..places]);
-            fill_around(bytemuck::cast_slice(&arrays.d_sums[numbers.clone()]), &mut d_sums[..places]);
-            fill_around(bytemuck::cast_slice(&arrays.neg_sums[numbers]), &mut neg_sums[..places]);
-            operand.d = d.as_ptr().cast();
-            operand.d_sums = d_sums.as_ptr().cast();
-            operand.neg_sums = neg_sums.as_ptr().cast();
+            operand.d = window.around(0, &arrays.d[numbers.clone()], places);
+            operand.d_sums = window.around(1, &arrays.d_sums[numbers.clone()], places);
+            operand.neg_sums = window.around(2, &arrays.neg_sums[numbers], places);
         }
         operand
     }

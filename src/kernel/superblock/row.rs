@@ -17,7 +17,7 @@ use crate::{
     QuantBlock,
     format::{Plane, Planes},
     kernel::Tile,
-    simd::{Isa, PANEL_ROWS, array_of},
+    simd::{Isa, PANEL_ROWS, array_of, dot_register_scaled},
 };
 use core::ops::Range;
 
@@ -32,13 +32,11 @@ struct Sums {
     products: [[i32; 8]; KEPT],
     /// Likewise of minima and x's sums.
     mins: [[i32; 8]; KEPT],
+    /// Scales; f16 ones with their minima's, which lie beside them in blocks, in the upper halves: one load for the two.
     d: [u32; KEPT],
-    dmin: [u32; KEPT],
-    dx: [f32; KEPT],
-    neg_sums: [i32; KEPT],
 }
 
-/// What superblocks meet of x, from the first one on.
+/// What superblocks meet of x, from the first one on; numbers go around, as registers that take superblocks of two rows do.
 #[derive(Clone, Copy)]
 pub struct Operand {
     codes: *const u8,
@@ -61,12 +59,21 @@ impl Operand {
             }
             _ => arrays.codes.as_ptr().cast::<u8>().wrapping_add(first * BLOCK),
         };
+        let blocks = Window::codes_of(x, first * BLOCK).len() / BLOCK;
+        let (numbers, places) = (first..first + blocks, blocks + I::LANES - 1);
         Operand {
             codes,
-            d: arrays.d.as_ptr().wrapping_add(first),
+            d: window.around(0, &arrays.d[numbers.clone()], places),
             group_sums: group_sums.as_ptr().cast::<i16>().wrapping_add(first * (BLOCK / group)),
-            neg_sums: arrays.neg_sums.as_ptr().wrapping_add(first),
+            neg_sums: window.around(1, &arrays.neg_sums[numbers], places),
         }
+    }
+
+    /// With the numbers for superblock `block` of a run that goes around these of x.
+    #[inline(always)]
+    fn numbers_of(self, x_blocks: &Range<usize>, block: usize) -> Operand {
+        let number = x_blocks.start + block % x_blocks.len();
+        Operand { d: self.d.wrapping_add(number), neg_sums: self.neg_sums.wrapping_add(number), ..self }
     }
 }
 
@@ -104,14 +111,7 @@ impl<
         x_blocks: Range<usize>,
         terms: *mut f32,
     ) {
-        let mut sums = Sums {
-            products: [[0; 8]; KEPT],
-            mins: [[0; 8]; KEPT],
-            d: [0; KEPT],
-            dmin: [0; KEPT],
-            dx: [0.0; KEPT],
-            neg_sums: [0; KEPT],
-        };
+        let mut sums = Sums { products: [[0; 8]; KEPT], mins: [[0; 8]; KEPT], d: [0; KEPT] };
         // The place of the next superblock, and how many registers of them have been collected and finished.
         let (mut at, mut collected, mut finished) = (0, 0, 0);
         // SAFETY: places are below twice LANES, x has the superblocks, and there is room for a register behind all terms.
@@ -124,14 +124,16 @@ impl<
                         collected += 1;
                         at = collected % 2 * I::LANES;
                         if collected > 1 {
-                            Self::finish(isa, &sums, at, terms.add(finished * I::LANES));
+                            let first = finished * I::LANES;
+                            Self::finish(isa, &sums, at, x.numbers_of(&x_blocks, first), terms.add(first));
                             finished += 1;
                         }
                     }
                 }
             }
             while finished * I::LANES < blocks.len() {
-                Self::finish(isa, &sums, finished % 2 * I::LANES, terms.add(finished * I::LANES));
+                let (at, first) = (finished % 2 * I::LANES, finished * I::LANES);
+                Self::finish(isa, &sums, at, x.numbers_of(&x_blocks, first), terms.add(first));
                 finished += 1;
             }
         }
@@ -157,19 +159,16 @@ impl<
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the caller's promise.
         unsafe {
-            *sums.d.get_unchecked_mut(at) = block.view.d;
-            *sums.dx.get_unchecked_mut(at) = *x.d.add(number);
+            let d = if MIN { block.view.d & 0xFFFF | block.view.dmin << 16 } else { block.view.d };
+            *sums.d.get_unchecked_mut(at) = d;
             let codes = x.codes.add(number * BLOCK);
             let mut product = isa.fold_lanes(Self::product::<F, I>(isa, &block, codes));
             if Self::SCALED && bias != 0 {
                 let scaled = isa.dot_sums(&block.view.scales, SCALE_BIAS as i16, group_sums, count);
                 product = narrow.sub(product, narrow.mul(scaled, narrow.splat(bias)));
-            } else if bias != 0 {
-                *sums.neg_sums.get_unchecked_mut(at) = *x.neg_sums.add(number);
             }
             narrow.store(sums.products.as_mut_ptr().add(at).cast(), product);
             if MIN {
-                *sums.dmin.get_unchecked_mut(at) = block.view.dmin;
                 let min = isa.dot_sums(&block.view.mins, 0, group_sums, count);
                 narrow.store(sums.mins.as_mut_ptr().add(at).cast(), min);
             }
@@ -181,24 +180,23 @@ impl<
     /// # Safety
     /// There are the places, and `LANES` floats at `terms` are writable.
     #[inline(always)]
-    unsafe fn finish<I: Isa>(isa: I, sums: &Sums, first: usize, terms: *mut f32) {
+    unsafe fn finish<I: Isa>(isa: I, sums: &Sums, first: usize, x: Operand, terms: *mut f32) {
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the caller's promise.
         unsafe {
             let mut sum = sum_lanes(isa, &sums.products, first);
             if !Self::SCALED && bias != 0 {
-                let neg_sums = isa.load(sums.neg_sums.as_ptr().add(first).cast());
-                sum = isa.add(sum, isa.mul(neg_sums, isa.splat(bias)));
+                sum = isa.add(sum, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
             }
-            let d = isa.load(sums.d.as_ptr().add(first).cast());
-            let d = if Self::SCALED { isa.widen_f16(d) } else { isa.bits_f32(d) };
+            let both = isa.load(sums.d.as_ptr().add(first).cast());
+            let d = if Self::SCALED { isa.widen_f16(isa.and(both, isa.splat(0xFFFF))) } else { isa.bits_f32(both) };
             let mut term = isa.mul_f32(d, isa.to_f32(sum));
             if MIN {
-                let dmin = isa.widen_f16(isa.load(sums.dmin.as_ptr().add(first).cast()));
+                let dmin = isa.widen_f16(isa.shr(both, 16));
                 let mins = sum_lanes(isa, &sums.mins, first);
                 term = isa.sub_f32(term, isa.mul_f32(dmin, isa.to_f32(mins)));
             }
-            isa.store_f32(terms, isa.mul_f32(term, isa.load_f32(sums.dx.as_ptr().add(first))));
+            isa.store_f32(terms, isa.mul_f32(term, isa.load_f32(x.d)));
         }
     }
 
@@ -239,11 +237,38 @@ impl<
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            Self::add_register(isa, block, x, first, sum);
-            Self::add_register(isa, block, x, first + 1, sum);
-            Self::add_register(isa, block, x, first + 2, sum);
-            Self::add_register(isa, block, x, first + 3, sum);
+            if Self::SCALED && BITS <= 6 {
+                Self::add_pair(isa, block, x, first, sum);
+                Self::add_pair(isa, block, x, first + 2, sum);
+            } else {
+                Self::add_register(isa, block, x, first, sum);
+                Self::add_register(isa, block, x, first + 1, sum);
+                Self::add_register(isa, block, x, first + 2, sum);
+                Self::add_register(isa, block, x, first + 3, sum);
+            }
         }
+    }
+
+    /// Adds the products of registers `i` and `i + 1`, of scaled codes of at most 6 bits.
+    ///
+    /// # Safety
+    /// `x` points to 256 codes, among which the registers are.
+    #[inline(always)]
+    unsafe fn add_pair<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        block: &NativeBlock<'_, F>,
+        x: *const u8,
+        i: usize,
+        sum: &mut [[I::V; 1]; 1],
+    ) {
+        let halves = [halves::<F, I>(i), halves::<F, I>(i + 1)];
+        // SAFETY: the caller's promise, on both sides.
+        let (w, x) = unsafe {
+            let w = [codes(isa, block, halves[0]), codes(isa, block, halves[1])];
+            (w, [isa.load(x.add(i * I::LANES * 4)), isa.load(x.add((i + 1) * I::LANES * 4))])
+        };
+        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
+        isa.dot_pair_scaled::<4, GROUP>(sum, (&block.view.scales, SCALE_BIAS as i16), halves, w, x);
     }
 
     /// Adds the products of register `i`.
@@ -270,12 +295,11 @@ impl<
                 |_, _| x,
             );
         }
-        let scale = isa.spread_scales::<GROUP>(&block.view.scales, SCALE_BIAS as i16, halves);
-        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
+        let scales = (&block.view.scales, SCALE_BIAS as i16);
         if BITS <= 6 {
-            add_scaled::<I, 4>(isa, sum, scale, w, x);
+            dot_register_scaled::<I, 4, GROUP>(isa, sum, scales, halves, w, x);
         } else {
-            add_scaled::<I, 8>(isa, sum, scale, w, x);
+            dot_register_scaled::<I, 8, GROUP>(isa, sum, scales, halves, w, x);
         }
     }
 }
@@ -330,19 +354,4 @@ unsafe fn codes<F: QuantBlock, I: Isa>(isa: I, block: &NativeBlock<'_, F>, halve
     };
     let high = if first.1 < to { isa.shl(high, to - first.1) } else { isa.shr(high, first.1 - to) };
     isa.or(low, isa.and(high, isa.splat(mask(plane, to))))
-}
-
-/// Adds the scaled products of a register of codes of at most `BITS` bits and one of x's.
-#[inline(always)]
-fn add_scaled<I: Isa, const BITS: u32>(isa: I, sum: &mut [[I::V; 1]; 1], scale: I::V, w: I::V, x: I::V) {
-    isa.dot_scaled::<BITS, 1, 1, 1, false>(
-        sum,
-        [scale],
-        #[inline(always)]
-        |_, _| isa.splat(0),
-        #[inline(always)]
-        |_, _| w,
-        #[inline(always)]
-        |_, _| x,
-    );
 }
