@@ -209,6 +209,17 @@ mod tests {
             assert_eq!(Self::lanes(isa, isa.sum_eights(array_of(load))), eights);
             let folded = Self::lanes(isa.narrow(), isa.fold_lanes(load(0)));
             assert_eq!(sum(&folded), sum(&words[..I::LANES]));
+
+            // The largest 6-bit codes, and x that makes the sums of their products as far from zero as they come.
+            let (w, half) = (isa.splat(0x3F3F_3F3F), I::LANES * 2);
+            let x = [isa.splat(0x7F7F_7F7F), isa.splat(0x8181_8181u32 as i32)];
+            let (scales, bias): ([u8; 16], _) = (core::array::from_fn(|i| (i * i % 64) as u8), 32);
+            let halves = [0, 1].map(|r| [2 * r * half, (2 * r + 1) * half]);
+            let mut pair = [[isa.splat(0)]];
+            isa.dot_pair_scaled::<4, 16>(&mut pair, (&scales, bias), halves, [w; 2], x);
+            let scale = |code: usize| scales[code / 16] as i32 - bias as i32;
+            let expected = (0..2 * half).map(|i| 63 * 127 * (scale(i) - scale(2 * half + i))).sum::<i32>();
+            assert_eq!(sum(&Self::lanes(isa, pair[0][0])), expected);
         }
     }
 
