@@ -540,7 +540,7 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn dot_pair_scaled<const BITS: u32, const GROUP: usize>(
+    fn dot_pair_scaled<const GROUP: usize>(
         self,
         sum: &mut [[__m512i; 1]; 1],
         (scales, bias): (&[u8; 16], i16),

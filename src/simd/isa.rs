@@ -219,10 +219,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
         x: impl Fn(usize, usize) -> Self::V,
     );
 
-    /// Adds to `sum` the products of two registers of codes of at most `BITS` (6 or fewer) bits and two of x's, scaled as
+    /// Adds to `sum` the products of two registers of codes of at most 6 bits and two of x's, scaled as
     /// [`Isa::spread_scales`] says.
     #[inline(always)]
-    fn dot_pair_scaled<const BITS: u32, const GROUP: usize>(
+    fn dot_pair_scaled<const GROUP: usize>(
         self,
         sum: &mut [[Self::V; 1]; 1],
         (scales, bias): (&[u8; 16], i16),
@@ -230,8 +230,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
         w: [Self::V; 2],
         x: [Self::V; 2],
     ) {
-        dot_register_scaled::<Self, BITS, GROUP>(self, sum, (scales, bias), halves[0], w[0], x[0]);
-        dot_register_scaled::<Self, BITS, GROUP>(self, sum, (scales, bias), halves[1], w[1], x[1]);
+        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
+        dot_register_scaled::<Self, 4, GROUP>(self, sum, (scales, bias), halves[0], w[0], x[0]);
+        dot_register_scaled::<Self, 4, GROUP>(self, sum, (scales, bias), halves[1], w[1], x[1]);
     }
 
     /// In any lanes, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.

@@ -216,7 +216,7 @@ mod tests {
             let (scales, bias): ([u8; 16], _) = (core::array::from_fn(|i| (i * i % 64) as u8), 32);
             let halves = [0, 1].map(|r| [2 * r * half, (2 * r + 1) * half]);
             let mut pair = [[isa.splat(0)]];
-            isa.dot_pair_scaled::<4, 16>(&mut pair, (&scales, bias), halves, [w; 2], x);
+            isa.dot_pair_scaled::<16>(&mut pair, (&scales, bias), halves, [w; 2], x);
             let scale = |code: usize| scales[code / 16] as i32 - bias as i32;
             let expected = (0..2 * half).map(|i| 63 * 127 * (scale(i) - scale(2 * half + i))).sum::<i32>();
             assert_eq!(sum(&Self::lanes(isa, pair[0][0])), expected);

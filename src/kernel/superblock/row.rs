@@ -268,8 +268,7 @@ impl<
             let w = [codes(isa, block, halves[0]), codes(isa, block, halves[1])];
             (w, [isa.load(x.add(i * I::LANES * 4)), isa.load(x.add((i + 1) * I::LANES * 4))])
         };
-        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-        isa.dot_pair_scaled::<4, GROUP>(sum, (&block.view.scales, SCALE_BIAS as i16), halves, w, x);
+        isa.dot_pair_scaled::<GROUP>(sum, (&block.view.scales, SCALE_BIAS as i16), halves, w, x);
     }
 
     /// Adds the products of register `i`.
@@ -297,6 +296,7 @@ impl<
             );
         }
         let scales = (&block.view.scales, SCALE_BIAS as i16);
+        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
         if BITS <= 6 {
             dot_register_scaled::<I, 4, GROUP>(isa, sum, scales, halves, w, x);
         } else {
