@@ -102,7 +102,7 @@ impl Stretch {
                     }
                 }
                 let to: *mut u8 = by_lane.as_mut_ptr().cast();
-                isa.interleave_eight(magnitudes.as_ptr().cast(), WIDEST * 4, to, size_of::<Row<i32>>());
+                isa.interleave_rows::<GROUP_COLUMNS>(magnitudes.as_ptr().cast(), WIDEST * 4, to);
                 for at in (0..GROUP_COLUMNS).step_by(I::LANES) {
                     let mut largest = isa.splat(0);
                     for row in &by_lane {
@@ -161,7 +161,7 @@ impl Stretch {
         for unit in 0..UNITS {
             unsafe {
                 let from = self.by_column.as_ptr().cast::<u8>().add(unit * UNIT);
-                isa.interleave_eight(from, STRETCH, codes[unit * STEPS].as_mut_ptr().cast(), 4 * GROUP_COLUMNS);
+                isa.interleave_rows::<GROUP_COLUMNS>(from, STRETCH, codes[unit * STEPS].as_mut_ptr().cast());
             }
         }
         self.peaks = Peaks::default();

@@ -114,15 +114,6 @@ impl Planes {
         bytemuck::cast([swar::low_nibbles(&bytes), swar::high_nibbles(&bytes)])
     }
 
-    /// The fifth bits of a block of 32, 0 where there are none.
-    #[inline(always)]
-    pub(crate) fn fifth_bits<B: Pod>(self, block: &B) -> u32 {
-        let Some(plane) = self.high else { return 0 };
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&bytemuck::bytes_of(block)[plane.at..plane.at + 4]);
-        u32::from_le_bytes(bytes)
-    }
-
     /// The codes of a superblock.
     #[inline(always)]
     pub(super) fn codes<B: Pod>(self, block: &B) -> [u8; 256] {

@@ -1,13 +1,14 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
 use super::{
-    Columns, GROUP_COLUMNS, Inputs, Output, float, group_columns, native,
-    prefetch::{LINE_BYTES, asks_for_panels, prefetch},
+    Columns, GROUP_COLUMNS, Inputs, Output,
+    expand::expand_rows,
+    float, group_columns, native,
+    prefetch::{asks_for_panels, prefetch},
     tile::IntTile,
 };
 use crate::{
     QuantBlock,
-    format::{BlockCodes, Planes},
     simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512},
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
@@ -244,18 +245,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
             Weights::Native(native) => {
                 let rows: [&[F::Block]; PANEL_ROWS] =
                     array_of(|row| &self.job.native_row::<F>(native, panel, row)[chunk.clone()]);
-                let mut codes = [BlockCodes::default(); PANEL_ROWS];
-                for i in 0..chunk.len() {
-                    for (row, codes) in rows.iter().zip(&mut codes) {
-                        // Of smaller blocks the CPU finds the way by itself.
-                        if size_of::<F::Block>() >= LINE_BYTES {
-                            prefetch_behind(isa, (&raw const row[i]).cast(), size_of::<F::Block>(), ahead);
-                        }
-                        read_codes::<F, I>(isa, &row[i], codes);
-                    }
-                    // SAFETY: the caller vouches for `out`.
-                    unsafe { T::expand_codes(isa, &codes, out.add(i)) };
-                }
+                // SAFETY: the caller vouches for `out`.
+                unsafe { expand_rows::<F, T, I>(isa, &rows, ahead, out) };
             }
         }
     }
@@ -264,26 +255,6 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 /// The size of the parts that `blocks` are cut into, as few as may be of at most `limit`.
 fn even_part(blocks: usize, limit: usize) -> usize {
     blocks.div_ceil(blocks.div_ceil(limit).max(1))
-}
-
-/// The integer view of `block`; fifth bits of nibbles are spread by the instruction set.
-#[inline(always)]
-fn read_codes<F: QuantBlock, I: Isa>(isa: I, block: &F::Block, out: &mut BlockCodes) {
-    let planes = match const { Planes::of::<F>() } {
-        Some(planes) if F::BLOCK == 32 && planes.high.is_some() => planes,
-        _ => return F::codes(block, out),
-    };
-    [out.d, out.dmin] = F::scales(block);
-    let (nibbles, bits) = (planes.nibbles(block), planes.fifth_bits(block) as u64);
-    // Of the narrow set, whose register is no longer than what was just stored.
-    let isa = isa.narrow();
-    for first in (0..F::BLOCK).step_by(I::Narrow::LANES * 4) {
-        // SAFETY: the 32 codes are whole registers, inside the 256 of the view.
-        unsafe {
-            let codes = isa.or(isa.load(nibbles.as_ptr().add(first)), isa.spread_fifth_bits(bits >> first));
-            isa.store(out.codes.as_mut_ptr().add(first), codes);
-        }
-    }
 }
 
 /// Asks for the block `ahead` blocks behind `block`.

@@ -6,6 +6,7 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
+    expand::RowScales,
     native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
@@ -236,8 +237,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
                 // No columns yet: the codes as they are packed.
                 let packed = PackedBlock::<I, BITS, BIAS, MIN, 0> { isa, tile, row };
                 for step in 0..UNIT_STEPS {
-                    let codes = packed.codes(step, 0);
-                    let codes = if I::ONE_BIAS { Self::to_one_bias(isa, codes) } else { codes };
+                    let codes = Self::expanded_codes(isa, packed.codes(step, 0));
                     isa.store((&raw mut (*out).codes).cast::<u8>().add(step * VECTOR_BYTES + row * 4), codes);
                 }
                 let [d, _, m] = packed.scales(0);
@@ -247,24 +247,31 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; PANEL_ROWS], out: *mut Expanded) {
-        // SAFETY: 32 bytes follow each field read, writes stay inside the expanded block.
-        unsafe {
-            let stride = size_of::<BlockCodes>();
-            let codes = (&raw mut (*out).codes).cast::<u8>();
-            isa.interleave_rows((&raw const rows[0].codes).cast(), stride, codes);
-            if I::ONE_BIAS && Self::TO_ONE_BIAS != 0 {
-                for at in (0..UNIT_STEPS * VECTOR_BYTES).step_by(I::LANES * 4) {
-                    isa.store(codes.add(at), Self::to_one_bias(isa, isa.load(codes.add(at))));
+    fn expanded_codes<I: Isa>(isa: I, codes: I::V) -> I::V {
+        if I::ONE_BIAS { Self::to_one_bias(isa, codes) } else { codes }
+    }
+
+    #[inline(always)]
+    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Expanded) {
+        let halves: [u16; PANEL_ROWS] = array_of(
+            #[inline(always)]
+            |row| rows.d[row] as u16,
+        );
+        let pairs: [u32; PANEL_ROWS] = array_of(
+            #[inline(always)]
+            |row| rows.d[row] | rows.dmin[row] << 16,
+        );
+        for first in (0..PANEL_ROWS).step_by(I::LANES) {
+            // SAFETY: a register's rows end at 16.
+            unsafe {
+                if MIN {
+                    let pair = isa.load(pairs.as_ptr().add(first).cast());
+                    let d = isa.widen_f16(isa.and(pair, isa.splat(0xFFFF)));
+                    Self::store_scales(isa, out, first, d, isa.widen_f16(isa.shr(pair, 16)));
+                } else {
+                    let d = isa.load_f16(halves.as_ptr().add(first).cast());
+                    Self::store_scales(isa, out, first, d, d);
                 }
-            }
-            let mut scales = [0u8; UNIT_STEPS * VECTOR_BYTES];
-            isa.interleave_rows((&raw const rows[0].d).cast(), stride, scales.as_mut_ptr());
-            for r in 0..I::REGISTERS {
-                let rows = r * I::LANES;
-                let d = isa.widen_f16(isa.load(scales.as_ptr().add(rows * 4)));
-                let m = if MIN { isa.widen_f16(isa.load(scales.as_ptr().add(VECTOR_BYTES + rows * 4))) } else { d };
-                Self::store_scales(isa, out, rows, d, m);
             }
         }
     }

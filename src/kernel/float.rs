@@ -113,7 +113,7 @@ impl<F: QuantBlock> FloatTask<'_, F> {
             // SAFETY: CHUNK is a multiple of 8: 32 bytes in each row, 8 vectors at `out`.
             unsafe {
                 let from = (&raw const rows.0[0]).cast::<u8>().add(step * 4);
-                isa.interleave_rows(from, CHUNK * 4, (&raw mut out.0[step]).cast());
+                isa.interleave_rows::<PANEL_ROWS>(from, CHUNK * 4, (&raw mut out.0[step]).cast());
             }
         }
     }

@@ -12,6 +12,7 @@
 
 mod column_arrays;
 mod driver;
+mod expand;
 mod flat;
 mod float;
 mod gather;

@@ -218,7 +218,7 @@ unsafe fn add_terms<I: Isa>(isa: I, terms: *const f32, count: usize, sums: &mut 
         // SAFETY: a register follows the last row's terms; 8 vectors are at the columns, a register's rows end at 16.
         unsafe {
             let from = terms.add(start).cast();
-            isa.interleave_rows(from, count * size_of::<f32>(), (&raw mut columns.0).cast());
+            isa.interleave_rows::<PANEL_ROWS>(from, count * size_of::<f32>(), (&raw mut columns.0).cast());
             // Half of the rows at a time, as they were stored: loads of both halves would wait for the stores to end.
             for rows in (0..PANEL_ROWS).step_by(I::Narrow::LANES) {
                 let mut sum = narrow.load_f32(sums.as_ptr().add(rows));

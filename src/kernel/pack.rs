@@ -43,7 +43,7 @@ pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, first: *const u8
     let mut steps = Steps([0; _]);
     // SAFETY: the caller vouches for the rows; vectors and registers are inside the steps and the BITS vectors of the unit.
     unsafe {
-        isa.interleave_rows(first, size_of::<BlockCodes>(), steps.0.as_mut_ptr());
+        isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), steps.0.as_mut_ptr());
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
             let steps: [I::V; UNIT_STEPS] = array_of(
                 #[inline(always)]
@@ -86,7 +86,7 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
     // are the vectors of the pairs.
     unsafe {
         let groups = blocks.as_ptr().cast::<u8>().add(core::mem::offset_of!(BlockCodes, scales));
-        isa.interleave_rows(groups, size_of::<BlockCodes>(), fours.0.as_mut_ptr());
+        isa.interleave_rows::<PANEL_ROWS>(groups, size_of::<BlockCodes>(), fours.0.as_mut_ptr());
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
             let pairs: [I::V; 16] = array_of(
                 #[inline(always)]

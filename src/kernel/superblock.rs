@@ -10,6 +10,7 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
+    expand::RowScales,
     flat::store_sums,
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
@@ -21,7 +22,7 @@ use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+    simd::{Isa, PANEL_ROWS},
 };
 use core::{marker::PhantomData, ops::Range};
 use operands::{Expanded, ExpandedBlock, Operands, UNITS};
@@ -399,45 +400,38 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; PANEL_ROWS], out: *mut Expanded) {
-        const INTERLEAVED: usize = UNIT_STEPS * VECTOR_BYTES;
-        let stride = size_of::<BlockCodes>();
-        // SAFETY: 32 bytes follow each field read, writes stay inside the expanded block.
+    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Expanded) {
+        let pair = |fours: [I::V; 4], p: usize| {
+            let two = isa.shr(fours[p / 2], 16 * (p % 2) as u32);
+            isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
+        };
+        // SAFETY: 16 bytes follow each field read, writes stay inside the expanded block, whose registers end at row 16.
         unsafe {
-            for unit in 0..UNITS {
-                let from = (&raw const rows[0].codes).cast::<u8>().add(unit * UNIT_CODES);
-                isa.interleave_rows(from, stride, (&raw mut (*out).codes[unit * UNIT_STEPS]).cast());
-            }
-            // Scales, then minima: 32 bytes of each row, a vector for each four.
-            let mut groups = [0u8; INTERLEAVED];
-            if Self::SCALED {
-                isa.interleave_rows((&raw const rows[0].scales).cast(), stride, groups.as_mut_ptr());
-            }
-            let pair = |at: usize, p: usize, row: usize| {
-                let four = isa.load(groups.as_ptr().add((at + p / 2) * VECTOR_BYTES + row * 4));
-                let two = isa.shr(four, 16 * (p % 2) as u32);
-                isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
-            };
-            for row in (0..PANEL_ROWS).step_by(I::LANES) {
-                for p in 0..Self::PAIRS {
-                    if Self::SCALED {
-                        Self::store_pair(isa, out, p, row, Self::unbiased(isa, pair(0, p, row)));
-                    }
-                    if MIN {
-                        isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(row * 4), pair(4, p, row));
+            for first in (0..PANEL_ROWS).step_by(I::LANES) {
+                if Self::SCALED {
+                    let scales = isa.transpose_rows(
+                        #[inline(always)]
+                        |row| rows.scales.as_ptr().add(first + row).cast(),
+                    );
+                    for p in 0..Self::PAIRS {
+                        Self::store_pair(isa, out, p, first, Self::unbiased(isa, pair(scales, p)));
                     }
                 }
-            }
-            let mut floats = [0u8; INTERLEAVED];
-            isa.interleave_rows((&raw const rows[0].d).cast(), stride, floats.as_mut_ptr());
-            for r in 0..I::REGISTERS {
-                let row = r * I::LANES;
-                let bits = isa.load(floats.as_ptr().add(row * 4));
-                let d = if Self::SCALED { isa.widen_f16(bits) } else { isa.bits_f32(bits) };
-                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(row), d);
                 if MIN {
-                    let dmin = isa.widen_f16(isa.load(floats.as_ptr().add(VECTOR_BYTES + row * 4)));
-                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(row), dmin);
+                    let mins = isa.transpose_rows(
+                        #[inline(always)]
+                        |row| rows.mins.as_ptr().add(first + row).cast(),
+                    );
+                    for p in 0..Self::PAIRS {
+                        isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(first * 4), pair(mins, p));
+                    }
+                }
+                let d = isa.load(rows.d.as_ptr().add(first).cast());
+                let d = if Self::SCALED { isa.widen_f16(d) } else { isa.bits_f32(d) };
+                isa.store_f32((&raw mut (*out).d).cast::<f32>().add(first), d);
+                if MIN {
+                    let dmin = isa.load(rows.dmin.as_ptr().add(first).cast());
+                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(first), isa.widen_f16(dmin));
                 }
             }
             if Self::folds::<I>() {

@@ -1,7 +1,7 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
-use super::{driver::Job, native::Window};
-use crate::{QuantBlock, activation::Kinds, format::BlockCodes, simd::Isa};
+use super::{driver::Job, expand::RowScales, native::Window};
+use crate::{QuantBlock, activation::Kinds, simd::Isa};
 use core::ops::Range;
 
 /// A layout class: how codes, scales and minima of 16 rows lie interleaved, and the arithmetic over them.
@@ -95,7 +95,7 @@ pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 
 /// What a scratch block of 16 rows and the integer microkernels over it are, for one tile class.
 pub(super) trait IntTile: Tile {
-    /// One block of 16 rows with codes as bytes and scales as the microkernel wants them.
+    /// One block of 16 rows, first its codes as bytes, then scales as the microkernel wants them.
     type Expanded: Copy;
     /// What native blocks meet of x: places in x and in a [`Window`].
     type Operand: Copy;
@@ -112,11 +112,17 @@ pub(super) trait IntTile: Tile {
     /// `tile` points to `TILE_BYTES` readable bytes, `out` to a writable block.
     unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Self::Expanded);
 
-    /// Expands a block of 16 rows from its integer view.
+    /// Codes as they lie expanded.
+    #[inline(always)]
+    fn expanded_codes<I: Isa>(_: I, codes: I::V) -> I::V {
+        codes
+    }
+
+    /// Adds what belongs to the codes of an expanded block, from that of 16 rows.
     ///
     /// # Safety
-    /// `out` points to a writable block.
-    unsafe fn expand_codes<I: Isa>(isa: I, rows: &[BlockCodes; 16], out: *mut Self::Expanded);
+    /// `out` points to a writable block with codes.
+    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
     /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k. `before` is called with the number, from 0 on, of each

@@ -90,17 +90,6 @@ fn spread_by(_: Avx2, v: __m256i, pattern: &'static Pattern) -> __m256i {
     unsafe { _mm256_shuffle_epi8(v, (&raw const pattern.0).cast::<__m256i>().read_volatile()) }
 }
 
-/// 16 in every byte whose bit, the number of the byte within its eight, is set in it.
-#[inline(always)]
-fn spread_bits(_: Avx2, bytes: __m256i) -> __m256i {
-    // SAFETY: the token proves AVX2.
-    unsafe {
-        let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-        let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
-        _mm256_and_si256(set, _mm256_set1_epi8(16))
-    }
-}
-
 /// In each half, the sums of the four lanes there of each register.
 #[inline(always)]
 fn sum_quads(_: Avx2, v: [__m256i; 4]) -> __m256i {
@@ -109,68 +98,6 @@ fn sum_quads(_: Avx2, v: [__m256i; 4]) -> __m256i {
         let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
         _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high))
-    }
-}
-
-/// Transposes 8 × 8 lanes.
-#[inline(always)]
-fn transpose(_: Avx2, r: [__m256i; 8]) -> [__m256i; 8] {
-    // SAFETY: the token proves AVX2.
-    unsafe {
-        let a = [
-            _mm256_unpacklo_epi32(r[0], r[1]),
-            _mm256_unpackhi_epi32(r[0], r[1]),
-            _mm256_unpacklo_epi32(r[2], r[3]),
-            _mm256_unpackhi_epi32(r[2], r[3]),
-            _mm256_unpacklo_epi32(r[4], r[5]),
-            _mm256_unpackhi_epi32(r[4], r[5]),
-            _mm256_unpacklo_epi32(r[6], r[7]),
-            _mm256_unpackhi_epi32(r[6], r[7]),
-        ];
-        let b = [
-            _mm256_unpacklo_epi64(a[0], a[2]),
-            _mm256_unpackhi_epi64(a[0], a[2]),
-            _mm256_unpacklo_epi64(a[1], a[3]),
-            _mm256_unpackhi_epi64(a[1], a[3]),
-            _mm256_unpacklo_epi64(a[4], a[6]),
-            _mm256_unpackhi_epi64(a[4], a[6]),
-            _mm256_unpacklo_epi64(a[5], a[7]),
-            _mm256_unpackhi_epi64(a[5], a[7]),
-        ];
-        [
-            _mm256_permute2x128_si256::<0x20>(b[0], b[4]),
-            _mm256_permute2x128_si256::<0x20>(b[1], b[5]),
-            _mm256_permute2x128_si256::<0x20>(b[2], b[6]),
-            _mm256_permute2x128_si256::<0x20>(b[3], b[7]),
-            _mm256_permute2x128_si256::<0x31>(b[0], b[4]),
-            _mm256_permute2x128_si256::<0x31>(b[1], b[5]),
-            _mm256_permute2x128_si256::<0x31>(b[2], b[6]),
-            _mm256_permute2x128_si256::<0x31>(b[3], b[7]),
-        ]
-    }
-}
-
-/// [`Isa::interleave_eight`].
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(super) unsafe fn interleave_eight(
-    isa: Avx2,
-    rows: *const u8,
-    stride_bytes: usize,
-    out: *mut u8,
-    step_bytes: usize,
-) {
-    // SAFETY: rows and output as the caller vouches; the token proves AVX2.
-    unsafe {
-        let r = super::array_of(
-            #[inline(always)]
-            |i| _mm256_loadu_si256(rows.add(i * stride_bytes).cast()),
-        );
-        for (step, v) in transpose(isa, r).into_iter().enumerate() {
-            _mm256_storeu_si256(out.add(step * step_bytes).cast(), v);
-        }
     }
 }
 
@@ -379,20 +306,15 @@ impl Isa for Avx2 {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    fn spread_fifth_bits(self, bits: u64) -> __m256i {
-        // SAFETY: the token proves AVX2.
-        unsafe {
-            let bytes = _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
-            spread_bits(self, _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes))
-        }
-    }
-    #[inline(always)]
     fn spread_sixteens(self, bits: __m256i, half: usize) -> __m256i {
         // SAFETY: the token proves AVX2.
         unsafe {
             let first = half as i64 * 0x0202_0202_0202_0202;
             let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
-            spread_bits(self, _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order)))
+            let bytes = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order));
+            let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+            _mm256_and_si256(set, _mm256_set1_epi8(16))
         }
     }
     #[inline(always)]
@@ -647,9 +569,18 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { interleave_eight(self, rows, stride_bytes, out, step_bytes) }
+    fn transpose_fours(self, v: [__m256i; 4]) -> [__m256i; 4] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+            let (next_low, next_high) = (_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm256_unpacklo_epi64(low, next_low),
+                _mm256_unpackhi_epi64(low, next_low),
+                _mm256_unpacklo_epi64(high, next_high),
+                _mm256_unpackhi_epi64(high, next_high),
+            ]
+        }
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@
 
 use super::{
     Level, array_of,
-    avx2::{self, Avx2},
+    avx2::Avx2,
     isa::{FLOAT_ORIGIN, Isa, RegisterTile, sums_fit},
     vectorize_with,
 };
@@ -329,11 +329,6 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    fn spread_fifth_bits(self, bits: u64) -> __m512i {
-        // SAFETY: the token proves AVX-512 BW.
-        unsafe { _mm512_maskz_set1_epi8(bits, 16) }
-    }
-    #[inline(always)]
     fn spread_sixteens(self, bits: __m512i, half: usize) -> __m512i {
         // SAFETY: the token proves AVX-512 BW.
         unsafe {
@@ -616,9 +611,18 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { avx2::interleave_eight(self.narrow(), rows, stride_bytes, out, step_bytes) }
+    fn transpose_fours(self, v: [__m512i; 4]) -> [__m512i; 4] {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe {
+            let (low, high) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+            let (next_low, next_high) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+            [
+                _mm512_unpacklo_epi64(low, next_low),
+                _mm512_unpackhi_epi64(low, next_low),
+                _mm512_unpacklo_epi64(high, next_high),
+                _mm512_unpackhi_epi64(high, next_high),
+            ]
+        }
     }
 
     #[inline(always)]

@@ -112,9 +112,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// 4 bytes at `p` are readable; no alignment needed.
     unsafe fn broadcast(self, p: *const u8) -> Self::V;
-    /// 16 in every byte `i` whose bit `i` of `bits` is set, 0 in the others.
-    fn spread_fifth_bits(self, bits: u64) -> Self::V;
-    /// The same within each 16 bytes, which start with 32 bits: of their lower (0) or upper (1) half.
+    /// 16 in every byte `i` of each 16 whose bit `i` is set, 0 in the others: of the lower (0) or upper (1) half of the 32 bits
+    /// that the 16 bytes start with.
     fn spread_sixteens(self, bits: Self::V, half: usize) -> Self::V;
     /// `value` in every lane.
     fn splat(self, value: i32) -> Self::V;
@@ -254,24 +253,46 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Lane b is the sum of eight lanes, the b-th of all that the registers hold one after the other.
     fn sum_eights(self, v: [Self::V; 8]) -> Self::V;
 
-    /// Interleaves 8 rows of 32 bytes, `stride_bytes` apart: for each of 8 steps, `step_bytes` apart, 4 bytes of each row.
-    ///
-    /// # Safety
-    /// 32 bytes at each of the 8 rows are readable, and writable at each step from `out` on.
-    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize);
+    /// Transposes the 4 × 4 lanes that the same 16 bytes of four registers are.
+    fn transpose_fours(self, v: [Self::V; 4]) -> [Self::V; 4];
 
-    /// Interleaves 16 rows: for each of 8 steps, the 4 bytes of each row, rows `stride_bytes` apart, 32 bytes each.
+    /// Register i has bytes `4 · i` to `4 · i + 3` of each of `LANES` rows, of which row r is at `row(r)`.
     ///
     /// # Safety
-    /// 32 bytes at each of the 16 rows are readable, 512 bytes at `out` writable.
+    /// 16 bytes at each row are readable.
     #[inline(always)]
-    unsafe fn interleave_rows(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
-        const { assert!(PANEL_ROWS == 16) };
-        for half in 0..2 {
-            // SAFETY: half of the rows, and half of each vector; the rest is the caller's promise.
-            unsafe {
-                let rows = rows.add(half * 8 * stride_bytes);
-                self.interleave_eight(rows, stride_bytes, out.add(half * 32), VECTOR_BYTES);
+    unsafe fn transpose_rows(self, row: impl Fn(usize) -> *const u8) -> [Self::V; 4] {
+        self.transpose_fours(super::array_of(
+            #[inline(always)]
+            // SAFETY: the caller vouches for the rows.
+            |i| unsafe {
+                self.load_sixteens(
+                    #[inline(always)]
+                    |four| row(i + 4 * four),
+                )
+            },
+        ))
+    }
+
+    /// Interleaves `ROWS` rows of 32 bytes, `stride_bytes` apart: for each of 8 steps, 4 bytes of each row.
+    ///
+    /// # Safety
+    /// 32 bytes at each of the rows are readable, `ROWS · 32` bytes at `out` writable.
+    #[inline(always)]
+    unsafe fn interleave_rows<const ROWS: usize>(self, rows: *const u8, stride_bytes: usize, out: *mut u8) {
+        let isa = self.narrow();
+        for first in (0..ROWS).step_by(Self::Narrow::LANES) {
+            for half in 0..2 {
+                // SAFETY: rows and steps are those that the caller vouches for.
+                unsafe {
+                    let steps = isa.transpose_rows(
+                        #[inline(always)]
+                        |row| rows.add((first + row) * stride_bytes + 16 * half),
+                    );
+                    for (i, step) in steps.into_iter().enumerate() {
+                        isa.store(out.add((4 * half + i) * ROWS * 4 + first * 4), step);
+                    }
+                }
             }
         }
     }

@@ -106,13 +106,10 @@ impl Isa for Scalar {
         [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
     }
     #[inline(always)]
-    fn spread_fifth_bits(self, bits: u64) -> Lanes {
-        // Each of four bits to the bottom of its byte: the products do not overlap.
-        array_of(|lane| (((bits >> (4 * lane) & 15) as i32 * 0x0020_4081) & 0x0101_0101) << 4)
-    }
-    #[inline(always)]
     fn spread_sixteens(self, bits: Lanes, half: usize) -> Lanes {
-        self.spread_fifth_bits(bits[0] as u32 as u64 >> (16 * half))
+        let bits = bits[0] as u32 >> (16 * half);
+        // Each of four bits to bit 4 of its byte: the products do not overlap.
+        array_of(|lane| ((bits >> (4 * lane) & 15) as i32 * 0x0204_0810) & 0x1010_1010)
     }
     #[inline(always)]
     fn splat(self, value: i32) -> Lanes {
@@ -311,16 +308,8 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn interleave_eight(self, rows: *const u8, stride_bytes: usize, out: *mut u8, step_bytes: usize) {
-        for step in 0..8 {
-            for row in 0..8 {
-                // SAFETY: the caller vouches for 32 bytes in each row and at each step.
-                unsafe {
-                    let four = rows.add(row * stride_bytes + step * 4).cast::<i32>().read_unaligned();
-                    out.add(step * step_bytes + row * 4).cast::<i32>().write_unaligned(four);
-                }
-            }
-        }
+    fn transpose_fours(self, v: [Lanes; 4]) -> [Lanes; 4] {
+        array_of(|i| array_of(|lane| v[lane][i]))
     }
 
     #[inline(always)]
