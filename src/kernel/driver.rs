@@ -103,6 +103,8 @@ const X_CODES_BYTES: usize = 1 << 20;
 fn small_batch<T: IntTile, I: Isa>() -> usize {
     if is_amd_avx512::<I>() && !T::folds::<I>() { 128 } else { 16 }
 }
+/// Columns up to which folding takes longer than the multiplications that it saves.
+const UNFOLDED_COLUMNS: usize = 8;
 
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
@@ -132,7 +134,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
             Weights::Native(native) if self.x.m == 1 => {
                 native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels);
             }
-            _ => self.expand_and_multiply(isa),
+            _ if T::folds::<I>() && self.x.m > UNFOLDED_COLUMNS => self.expand_and_multiply::<I, true>(isa),
+            _ => self.expand_and_multiply::<I, false>(isa),
         }
     }
 }
@@ -165,7 +168,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 
     /// Any number of columns: slabs of k, in which chunks of a few panels are expanded once and multiplied by all columns.
     #[inline(always)]
-    fn expand_and_multiply<I: Isa>(self, isa: I) {
+    fn expand_and_multiply<I: Isa, const FOLDED: bool>(self, isa: I) {
         const { assert!(I::PANELS <= MAX_PANELS) };
         let mut scratch = Scratch([MaybeUninit::uninit(); _]);
         let expanded = scratch.0.as_mut_ptr().cast::<T::Expanded>();
@@ -190,10 +193,10 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                         // A missing panel stands for the last one: its sums are not stored.
                         let panel = first_panel + p.min(panels - 1);
                         // SAFETY: a chunk has at most `stride` blocks, and there is scratch for PANELS · stride.
-                        unsafe { self.expand(isa, panel, chunk.clone(), ahead, expanded.add(p * stride)) };
+                        unsafe { self.expand::<I, FOLDED>(isa, panel, chunk.clone(), ahead, expanded.add(p * stride)) };
                     }
                     start = chunk.end;
-                    let mut kernel = ChunkKernel::<T> {
+                    let mut kernel = ChunkKernel::<T, FOLDED> {
                         panels: expanded,
                         stride,
                         x: &self.x,
@@ -231,7 +234,14 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
     /// # Safety
     /// `out` has room for the chunk's blocks.
     #[inline(always)]
-    unsafe fn expand<I: Isa>(&self, isa: I, panel: usize, chunk: Range<usize>, ahead: isize, out: *mut T::Expanded) {
+    unsafe fn expand<I: Isa, const FOLDED: bool>(
+        &self,
+        isa: I,
+        panel: usize,
+        chunk: Range<usize>,
+        ahead: isize,
+        out: *mut T::Expanded,
+    ) {
         match self.job.weights {
             Weights::Packed(packed) => {
                 let tiles = self.job.packed_panels(packed, panel..panel + 1, self.x.k / T::BLOCK * T::TILE_BYTES);
@@ -239,14 +249,14 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                     let tile = &tiles[block * T::TILE_BYTES..][..T::TILE_BYTES];
                     prefetch_behind(isa, tile.as_ptr(), T::TILE_BYTES, ahead);
                     // SAFETY: a whole tile, and the caller vouches for `out`.
-                    unsafe { T::expand_packed(isa, tile.as_ptr(), out.add(i)) };
+                    unsafe { T::expand_packed::<I, FOLDED>(isa, tile.as_ptr(), out.add(i)) };
                 }
             }
             Weights::Native(native) => {
                 let rows: [&[F::Block]; PANEL_ROWS] =
                     array_of(|row| &self.job.native_row::<F>(native, panel, row)[chunk.clone()]);
                 // SAFETY: the caller vouches for `out`.
-                unsafe { expand_rows::<F, T, I>(isa, &rows, ahead, out) };
+                unsafe { expand_rows::<F, T, I, FOLDED>(isa, &rows, ahead, out) };
             }
         }
     }
@@ -322,7 +332,7 @@ impl<T: IntTile> PackedKernel<'_, T> {
 }
 
 /// A chunk of expanded panels times columns of x.
-struct ChunkKernel<'a, T: IntTile> {
+struct ChunkKernel<'a, T: IntTile, const FOLDED: bool> {
     panels: *const T::Expanded,
     stride: usize,
     x: &'a Inputs<'a>,
@@ -334,7 +344,7 @@ struct ChunkKernel<'a, T: IntTile> {
     row: usize,
 }
 
-impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
+impl<T: IntTile, const FOLDED: bool> RegisterTile for ChunkKernel<'_, T, FOLDED> {
     #[inline(always)]
     unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
         let column = self.group + first;
@@ -348,7 +358,7 @@ impl<T: IntTile> RegisterTile for ChunkKernel<'_, T> {
             let y = self.y.at(column, self.row);
             let columns = self.x.m - column;
             let acc = y.load::<I, MR, NR>(isa, columns, self.rows, first_chunk);
-            let acc = T::multiply_expanded::<I, MR, NR, W>(
+            let acc = T::multiply_expanded::<I, MR, NR, W, FOLDED>(
                 isa,
                 self.panels,
                 self.stride,

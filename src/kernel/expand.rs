@@ -33,7 +33,7 @@ pub struct RowScales {
 /// # Safety
 /// `out` has room for as many blocks as a row has.
 #[inline(always)]
-pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
+pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa, const FOLDED: bool>(
     isa: I,
     rows: &[&[F::Block]; PANEL_ROWS],
     ahead: isize,
@@ -56,7 +56,7 @@ pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa>(
             } else {
                 blocks.viewed(&views);
             }
-            T::expand_scales(isa, &scales, out);
+            T::expand_scales::<I, FOLDED>(isa, &scales, out);
         }
     }
 }

@@ -229,7 +229,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     type Operand = row::Operand;
 
     #[inline(always)]
-    unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
+    unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Expanded) {
         // SAFETY: reads stay inside the tile, writes inside the expanded block.
         unsafe {
             for r in 0..I::REGISTERS {
@@ -252,7 +252,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Expanded) {
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Expanded) {
         let halves: [u16; PANEL_ROWS] = array_of(
             #[inline(always)]
             |row| rows.d[row] as u16,
@@ -277,7 +277,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize, const FOLDED: bool>(
         isa: I,
         panels: *const Expanded,
         stride: usize,

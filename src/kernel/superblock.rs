@@ -368,7 +368,7 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Expanded) {
+    unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Expanded) {
         // SAFETY: reads stay inside the tile, writes inside the expanded block, whose registers end at row 16.
         unsafe {
             for r in 0..I::REGISTERS {
@@ -393,14 +393,14 @@ impl<
                     isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(row), packed.dmin(0));
                 }
             }
-            if Self::folds::<I>() {
+            if FOLDED {
                 Self::fold(isa, out);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Expanded) {
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Expanded) {
         let pair = |fours: [I::V; 4], p: usize| {
             let two = isa.shr(fours[p / 2], 16 * (p % 2) as u32);
             isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
@@ -434,14 +434,14 @@ impl<
                     isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(first), isa.widen_f16(dmin));
                 }
             }
-            if Self::folds::<I>() {
+            if FOLDED {
                 Self::fold(isa, out);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize, const FOLDED: bool>(
         isa: I,
         panels: *const Expanded,
         stride: usize,
@@ -456,11 +456,7 @@ impl<
             // SAFETY: the caller vouches for the panels and for x.
             unsafe {
                 let operands = ExpandedBlock::new(isa, panels.add(at), stride);
-                if Self::folds::<I>() {
-                    Self::accumulate::<I, MR, NR, W, true>(isa, x, columns, block, &operands, &mut acc);
-                } else {
-                    Self::accumulate::<I, MR, NR, W, false>(isa, x, columns, block, &operands, &mut acc);
-                }
+                Self::accumulate::<I, MR, NR, W, FOLDED>(isa, x, columns, block, &operands, &mut acc);
             }
         }
         acc

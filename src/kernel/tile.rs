@@ -100,17 +100,17 @@ pub(super) trait IntTile: Tile {
     /// What native blocks meet of x: places in x and in a [`Window`].
     type Operand: Copy;
 
-    /// Whether expanded codes are products with their groups' scales.
+    /// Whether expanded codes may be products with their groups' scales, which many columns gain from.
     #[inline(always)]
     fn folds<I: Isa>() -> bool {
         false
     }
 
-    /// Expands a packed block.
+    /// Expands a packed block; with `FOLDED`, codes become products with their groups' scales.
     ///
     /// # Safety
     /// `tile` points to `TILE_BYTES` readable bytes, `out` to a writable block.
-    unsafe fn expand_packed<I: Isa>(isa: I, tile: *const u8, out: *mut Self::Expanded);
+    unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Self::Expanded);
 
     /// Codes as they lie expanded.
     #[inline(always)]
@@ -118,11 +118,11 @@ pub(super) trait IntTile: Tile {
         codes
     }
 
-    /// Adds what belongs to the codes of an expanded block, from that of 16 rows.
+    /// Adds what belongs to the codes of an expanded block, from that of 16 rows, and folds it into them if `FOLDED`.
     ///
     /// # Safety
     /// `out` points to a writable block with codes.
-    unsafe fn expand_scales<I: Isa>(isa: I, rows: &RowScales, out: *mut Self::Expanded);
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
     /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k. `before` is called with the number, from 0 on, of each
@@ -131,7 +131,7 @@ pub(super) trait IntTile: Tile {
     /// # Safety
     /// The panels are expanded and the columns, blocks and outputs inside their arrays.
     #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize>(
+    unsafe fn multiply_expanded<I: Isa, const MR: usize, const NR: usize, const W: usize, const FOLDED: bool>(
         isa: I,
         panels: *const Self::Expanded,
         stride: usize,
