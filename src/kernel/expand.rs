@@ -1,7 +1,7 @@
 //! Native blocks of 16 rows, expanded for the microkernels.
 //!
-//! Codes that lie in planes of bits, or as signed bytes, come from the rows' bytes as they lie: these are transposed, and the
-//! bits become codes with lanes as rows. Those of other formats become the integer view first.
+//! Codes of small blocks that lie in planes of bits, and signed bytes, come from the rows' bytes as they lie: these are
+//! transposed, and the bits become codes with lanes as rows. Those of other formats become the integer view first.
 
 use super::{prefetch::LINE_BYTES, prefetch::prefetch, tile::IntTile, tile::Tile};
 use crate::{
@@ -16,22 +16,10 @@ const PIECE: usize = 16;
 /// Steps of codes that a piece of bytes, or of some bits of them, makes.
 const PIECE_STEPS: usize = PIECE / 4;
 
-/// What a block of each of 16 rows has beside codes.
-pub struct RowScales {
-    /// Integer scales of groups, as stored.
-    pub scales: [[u8; 16]; PANEL_ROWS],
-    /// Integer minima of groups.
-    pub mins: [[u8; 16]; PANEL_ROWS],
-    /// [`BlockCodes::d`].
-    pub d: [u32; PANEL_ROWS],
-    /// [`BlockCodes::dmin`].
-    pub dmin: [u32; PANEL_ROWS],
-}
-
-/// Expands the blocks of 16 rows, which have as many each, and asks for those that lie `ahead` blocks behind.
+/// Expands the blocks of 16 rows, and asks for those that lie `ahead` blocks behind.
 ///
 /// # Safety
-/// `out` has room for as many blocks as a row has.
+/// Each row has as many blocks as the first, for which there is room at `out`.
 #[inline(always)]
 pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa, const FOLDED: bool>(
     isa: I,
@@ -46,17 +34,37 @@ pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa, co
         // SAFETY: the caller vouches for `out`; rows have this block.
         unsafe {
             let out = out.add(block);
-            let blocks = Blocks::<F, I> { isa, rows, block, steps: out.cast(), format: PhantomData };
-            blocks.prefetch(ahead);
-            let scales = blocks.scales(&mut views);
-            if let Some(at) = F::SIGNED_CODES_AT {
-                blocks.signed(at);
-            } else if let Some(planes) = const { Planes::of::<F>() } {
-                if F::BLOCK == 32 { blocks.nibbles(planes) } else { blocks.planes(planes) }
-            } else {
-                blocks.viewed(&views);
+            let blocks = Blocks::<F, I> { isa, rows, block, ahead, steps: out.cast(), format: PhantomData };
+            let floats = blocks.read(&mut views);
+            match const { CodesAt::of::<F>() } {
+                CodesAt::Bytes(at) => blocks.signed(at),
+                CodesAt::Nibbles(planes) => blocks.nibbles(planes),
+                CodesAt::View => blocks.viewed(&views),
             }
-            T::expand_scales::<I, FOLDED>(isa, &scales, out);
+            T::expand_scales::<I, FOLDED>(isa, &views, &floats, out);
+        }
+    }
+}
+
+/// Where codes are taken from.
+enum CodesAt {
+    /// Signed bytes of the block, from this one on.
+    Bytes(usize),
+    /// Nibbles, and fifth bits, of a block of 32.
+    Nibbles(Planes),
+    /// The integer view: rows of superblocks come faster one after the other, so that they wait for memory in turn.
+    View,
+}
+
+impl CodesAt {
+    const fn of<F: QuantBlock>() -> CodesAt {
+        match (F::SIGNED_CODES_AT, Planes::of::<F>()) {
+            (Some(at), _) => {
+                assert!(at + F::BLOCK <= size_of::<F::Block>());
+                CodesAt::Bytes(at)
+            }
+            (_, Some(planes)) if F::BLOCK == 32 => CodesAt::Nibbles(planes),
+            _ => CodesAt::View,
         }
     }
 }
@@ -66,11 +74,19 @@ struct Blocks<'a, F: QuantBlock, I> {
     isa: I,
     rows: &'a [&'a [F::Block]; PANEL_ROWS],
     block: usize,
+    /// From the block to the one that is asked for meanwhile, in blocks.
+    ahead: isize,
     steps: *mut u8,
     format: PhantomData<F>,
 }
 
 impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
+    /// Small blocks, as many as a line holds, are asked for at once.
+    const ASKED_AT_ONCE: usize = {
+        let blocks = LINE_BYTES / size_of::<F::Block>();
+        if blocks > 1 { blocks } else { 1 }
+    };
+
     /// The block of a row.
     ///
     /// # Safety
@@ -81,46 +97,41 @@ impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
         unsafe { self.rows.get_unchecked(row).as_ptr().add(self.block) }
     }
 
-    /// Asks for the blocks that lie `ahead` blocks behind.
+    /// Asks for what lies ahead of the block of a row.
     ///
     /// # Safety
-    /// The rows have the block.
+    /// `row` is below 16.
     #[inline(always)]
-    unsafe fn prefetch(&self, ahead: isize) {
-        // Of smaller blocks the CPU finds the way by itself.
-        if size_of::<F::Block>() >= LINE_BYTES {
-            for row in 0..PANEL_ROWS {
-                // SAFETY: there are 16 rows.
-                let next = unsafe { self.block(row) }.wrapping_offset(ahead);
-                prefetch(self.isa, next.cast(), size_of::<F::Block>());
-            }
-        }
+    unsafe fn ask(&self, row: usize) {
+        // SAFETY: the caller's promise.
+        let next = unsafe { self.block(row) }.wrapping_offset(self.ahead);
+        prefetch(self.isa, next.cast(), Self::ASKED_AT_ONCE * size_of::<F::Block>());
     }
 
-    /// Scales and minima of the blocks, and the whole view of those whose codes do not lie in the block.
+    /// Reads the views of the blocks, without codes that lie in them; returns [`BlockCodes::d`] and [`BlockCodes::dmin`].
     ///
     /// # Safety
     /// The rows have the block.
     #[inline(always)]
-    unsafe fn scales(&self, views: &mut [BlockCodes; PANEL_ROWS]) -> RowScales {
-        let in_place = F::SIGNED_CODES_AT.is_some() || F::PLANES.is_some();
-        let none = [[0; 16]; PANEL_ROWS];
-        let mut scales = RowScales { scales: none, mins: none, d: [0; PANEL_ROWS], dmin: [0; PANEL_ROWS] };
-        for row in 0..PANEL_ROWS {
+    unsafe fn read(&self, views: &mut [BlockCodes; PANEL_ROWS]) -> [[u32; PANEL_ROWS]; 2] {
+        let asks = self.block.is_multiple_of(Self::ASKED_AT_ONCE);
+        let mut floats = [[0; PANEL_ROWS]; 2];
+        for (row, view) in views.iter_mut().enumerate() {
             // SAFETY: there are 16 rows.
-            let block = unsafe { &*self.block(row) };
-            if in_place && F::Tile::GROUP == F::BLOCK {
-                [scales.d[row], scales.dmin[row]] = F::scales(block);
-                continue;
+            let block = unsafe {
+                if asks {
+                    self.ask(row);
+                }
+                &*self.block(row)
+            };
+            if !matches!(const { CodesAt::of::<F>() }, CodesAt::View) && F::Tile::GROUP == F::BLOCK {
+                [view.d, view.dmin] = F::scales(block);
+            } else {
+                F::codes(block, view);
             }
-            // Codes of its own nobody reads, so that nothing makes them.
-            let mut own = BlockCodes::default();
-            let view = if in_place { &mut own } else { &mut views[row] };
-            F::codes(block, view);
-            (scales.scales[row], scales.mins[row]) = (view.scales, view.mins);
-            (scales.d[row], scales.dmin[row]) = (view.d, view.dmin);
+            [floats[0][row], floats[1][row]] = [view.d, view.dmin];
         }
-        scales
+        floats
     }
 
     /// Bytes `at` to `at + 15` of the blocks of the rows from `first` on.
@@ -155,11 +166,6 @@ impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
     /// The expanded block is writable.
     #[inline(always)]
     unsafe fn signed(&self, at: usize) {
-        const {
-            if let Some(at) = F::SIGNED_CODES_AT {
-                assert!(at + F::BLOCK <= size_of::<F::Block>());
-            }
-        }
         let sign = self.isa.splat(0x8080_8080u32 as i32);
         for piece in 0..F::BLOCK / PIECE {
             for first in (0..PANEL_ROWS).step_by(I::LANES) {
@@ -199,47 +205,6 @@ impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
                             codes = isa.or(codes, fifth);
                         }
                         self.store(first, step, codes);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Planes of a superblock.
-    ///
-    /// # Safety
-    /// The expanded block is writable.
-    #[inline(always)]
-    unsafe fn planes(&self, planes: Planes) {
-        let (isa, low) = (self.isa, planes.low);
-        let mask = |bits: u8| isa.splat(0x0101_0101 * bits as i32);
-        // Codes whose high bits lie in the same chunk.
-        let span = if let Some(high) = planes.high { high.span() } else { F::BLOCK };
-        for first in (0..PANEL_ROWS).step_by(I::LANES) {
-            for start in (0..F::BLOCK).step_by(span) {
-                for within in [0, PIECE] {
-                    // SAFETY: planes lie inside the block, and an expanded one has 64 steps.
-                    unsafe {
-                        let high = planes.high.map(
-                            #[inline(always)]
-                            |plane| self.piece(first, plane.place(start + within).0),
-                        );
-                        let bytes = span * low.bits as usize / 8;
-                        for byte in (within..bytes).step_by(2 * PIECE) {
-                            let pieces = self.piece(first, low.at + start * low.bits as usize / 8 + byte);
-                            let code = start + byte / low.stride * low.span() + byte % low.stride;
-                            for part in 0..8 / low.bits {
-                                let code = code + part as usize * low.stride;
-                                for (i, &piece) in pieces.iter().enumerate() {
-                                    let mut codes = isa.and(isa.shr(piece, part * low.bits), mask(low.mask()));
-                                    if let (Some(plane), Some(high)) = (planes.high, high) {
-                                        let bits = isa.and(isa.shr(high[i], plane.place(code).1), mask(plane.mask()));
-                                        codes = isa.or(codes, isa.shl(bits, low.bits));
-                                    }
-                                    self.store(first, code / 4 + i, codes);
-                                }
-                            }
-                        }
                     }
                 }
             }

@@ -6,7 +6,6 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    expand::RowScales,
     native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
@@ -252,14 +251,19 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Expanded) {
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
+        isa: I,
+        _: &[BlockCodes; PANEL_ROWS],
+        [d, m]: &[[u32; PANEL_ROWS]; 2],
+        out: *mut Expanded,
+    ) {
         let halves: [u16; PANEL_ROWS] = array_of(
             #[inline(always)]
-            |row| rows.d[row] as u16,
+            |row| d[row] as u16,
         );
         let pairs: [u32; PANEL_ROWS] = array_of(
             #[inline(always)]
-            |row| rows.d[row] | rows.dmin[row] << 16,
+            |row| d[row] | m[row] << 16,
         );
         for first in (0..PANEL_ROWS).step_by(I::LANES) {
             // SAFETY: a register's rows end at 16.

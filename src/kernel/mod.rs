@@ -4,7 +4,7 @@
 //! panel is a sequence of tiles, one for each block of k, whose codes (a few to a byte, `packed`), scales and minima lie in
 //! the order in which they are read. Decode (m = 1) unpacks it in registers; from native blocks it takes row after row
 //! instead (`native`). Prefill *expands* a chunk of k of a few panels once into a scratch that stays in the caches (bytes,
-//! f32 scales), whether from a packed panel or from 16 rows of native blocks, and runs a register tile of rows × columns of
+//! f32 scales), whether from a packed panel or from 16 rows of native blocks (`expand`), and runs a register tile of rows × columns of
 //! x over it. Columns come in groups of eight, interleaved (`inputs`).
 //!
 //! Sums of code products are exact integers, and the f32 sum over blocks runs in increasing k for every row alone, so

@@ -10,7 +10,6 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    expand::RowScales,
     flat::store_sums,
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
@@ -400,7 +399,12 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Expanded) {
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
+        isa: I,
+        views: &[BlockCodes; PANEL_ROWS],
+        _: &[[u32; PANEL_ROWS]; 2],
+        out: *mut Expanded,
+    ) {
         let pair = |fours: [I::V; 4], p: usize| {
             let two = isa.shr(fours[p / 2], 16 * (p % 2) as u32);
             isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
@@ -411,7 +415,7 @@ impl<
                 if Self::SCALED {
                     let scales = isa.transpose_rows(
                         #[inline(always)]
-                        |row| rows.scales.as_ptr().add(first + row).cast(),
+                        |row| (&raw const views.get_unchecked(first + row).scales).cast(),
                     );
                     for p in 0..Self::PAIRS {
                         Self::store_pair(isa, out, p, first, Self::unbiased(isa, pair(scales, p)));
@@ -420,17 +424,19 @@ impl<
                 if MIN {
                     let mins = isa.transpose_rows(
                         #[inline(always)]
-                        |row| rows.mins.as_ptr().add(first + row).cast(),
+                        |row| (&raw const views.get_unchecked(first + row).mins).cast(),
                     );
                     for p in 0..Self::PAIRS {
                         isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(first * 4), pair(mins, p));
                     }
                 }
-                let d = isa.load(rows.d.as_ptr().add(first).cast());
+                let [d, dmin, ..] = isa.transpose_rows(
+                    #[inline(always)]
+                    |row| (&raw const views.get_unchecked(first + row).d).cast(),
+                );
                 let d = if Self::SCALED { isa.widen_f16(d) } else { isa.bits_f32(d) };
                 isa.store_f32((&raw mut (*out).d).cast::<f32>().add(first), d);
                 if MIN {
-                    let dmin = isa.load(rows.dmin.as_ptr().add(first).cast());
                     isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(first), isa.widen_f16(dmin));
                 }
             }

@@ -1,7 +1,7 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
-use super::{driver::Job, expand::RowScales, native::Window};
-use crate::{QuantBlock, activation::Kinds, simd::Isa};
+use super::{driver::Job, native::Window};
+use crate::{QuantBlock, activation::Kinds, format::BlockCodes, simd::Isa};
 use core::ops::Range;
 
 /// A layout class: how codes, scales and minima of 16 rows lie interleaved, and the arithmetic over them.
@@ -118,11 +118,17 @@ pub(super) trait IntTile: Tile {
         codes
     }
 
-    /// Adds what belongs to the codes of an expanded block, from that of 16 rows, and folds it into them if `FOLDED`.
+    /// Adds what belongs to the codes of an expanded block, from the views of 16 rows, of which `floats` are `d` and `dmin`;
+    /// folds it into the codes if `FOLDED`.
     ///
     /// # Safety
     /// `out` points to a writable block with codes.
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, rows: &RowScales, out: *mut Self::Expanded);
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
+        isa: I,
+        views: &[BlockCodes; 16],
+        floats: &[[u32; 16]; 2],
+        out: *mut Self::Expanded,
+    );
 
     /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
     /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k. `before` is called with the number, from 0 on, of each
