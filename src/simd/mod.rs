@@ -194,6 +194,13 @@ mod tests {
             let expected: Vec<u8> = (0..I::LANES / 4).flat_map(|i| bytes[21 * i + 1..][..16].to_vec()).collect();
             assert_eq!(bytemuck::cast_slice::<i32, u8>(&sixteens), expected);
 
+            // SAFETY: as above.
+            let transposed = unsafe { isa.transpose_rows(|row| bytes.as_ptr().add(24 * row)) };
+            for (i, register) in transposed.into_iter().enumerate() {
+                let column: Vec<i32> = (0..I::LANES).map(|row| words[6 * row + i]).collect();
+                assert_eq!(Self::lanes(isa, register), column);
+            }
+
             for half in 0..2 {
                 let spread = Self::lanes(isa, isa.spread_sixteens(load(1), half));
                 for (i, byte) in bytemuck::cast_slice::<i32, u8>(&spread).iter().enumerate() {
