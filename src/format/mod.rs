@@ -21,6 +21,7 @@ pub use legacy::{
     BlockLegacy, BlockQ40, BlockQ41, BlockQ50, BlockQ51, BlockQ80, Legacy, LegacyBlock, LegacyKind, Q40, Q41, Q50, Q51,
     Q80,
 };
+pub(crate) use planes::signed_codes_at;
 pub use planes::{Plane, Planes};
 pub use row::{dequantize_row, quantize_row, row_bytes};
 

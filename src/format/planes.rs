@@ -70,6 +70,14 @@ impl Plane {
     }
 }
 
+/// [`QuantBlock::SIGNED_CODES_AT`]. Codes that do not lie inside the block do not compile.
+pub(crate) const fn signed_codes_at<F: QuantBlock>() -> Option<usize> {
+    if let Some(at) = F::SIGNED_CODES_AT {
+        assert!(at + F::BLOCK <= size_of::<F::Block>(), "codes inside the block");
+    }
+    F::SIGNED_CODES_AT
+}
+
 impl Planes {
     /// A format's planes. What a kernel could not read does not compile.
     pub(crate) const fn of<F: QuantBlock>() -> Option<Planes> {

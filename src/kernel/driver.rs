@@ -247,7 +247,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 let tiles = self.job.packed_panels(packed, panel..panel + 1, self.x.k / T::BLOCK * T::TILE_BYTES);
                 for (i, block) in chunk.enumerate() {
                     let tile = &tiles[block * T::TILE_BYTES..][..T::TILE_BYTES];
-                    prefetch_behind(isa, tile.as_ptr(), T::TILE_BYTES, ahead);
+                    let next = tile.as_ptr().wrapping_offset(ahead * T::TILE_BYTES as isize);
+                    prefetch(isa, next, T::TILE_BYTES);
                     // SAFETY: a whole tile, and the caller vouches for `out`.
                     unsafe { T::expand_packed::<I, FOLDED>(isa, tile.as_ptr(), out.add(i)) };
                 }
@@ -265,12 +266,6 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 /// The size of the parts that `blocks` are cut into, as few as may be of at most `limit`.
 fn even_part(blocks: usize, limit: usize) -> usize {
     blocks.div_ceil(blocks.div_ceil(limit).max(1))
-}
-
-/// Asks for the block `ahead` blocks behind `block`.
-#[inline(always)]
-fn prefetch_behind<I: Isa>(isa: I, block: *const u8, block_bytes: usize, ahead: isize) {
-    prefetch(isa, block.wrapping_offset(ahead * block_bytes as isize), block_bytes);
 }
 
 /// Packed panels times columns of x.

@@ -6,7 +6,7 @@
 use super::{prefetch::LINE_BYTES, prefetch::prefetch, tile::IntTile, tile::Tile};
 use crate::{
     QuantBlock,
-    format::{BlockCodes, Planes},
+    format::{BlockCodes, Planes, signed_codes_at},
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::{hint::black_box, marker::PhantomData};
@@ -35,13 +35,13 @@ pub(super) unsafe fn expand_rows<F: QuantBlock<Tile = T>, T: IntTile, I: Isa, co
         unsafe {
             let out = out.add(block);
             let blocks = Blocks::<F, I> { isa, rows, block, ahead, steps: out.cast(), format: PhantomData };
-            let floats = blocks.read(&mut views);
+            blocks.read(&mut views);
             match const { CodesAt::of::<F>() } {
                 CodesAt::Bytes(at) => blocks.signed(at),
                 CodesAt::Nibbles(planes) => blocks.nibbles(planes),
                 CodesAt::View => blocks.viewed(&views),
             }
-            T::expand_scales::<I, FOLDED>(isa, &views, &floats, out);
+            T::expand_scales::<I, FOLDED>(isa, &views, out);
         }
     }
 }
@@ -58,11 +58,8 @@ enum CodesAt {
 
 impl CodesAt {
     const fn of<F: QuantBlock>() -> CodesAt {
-        match (F::SIGNED_CODES_AT, Planes::of::<F>()) {
-            (Some(at), _) => {
-                assert!(at + F::BLOCK <= size_of::<F::Block>());
-                CodesAt::Bytes(at)
-            }
+        match (signed_codes_at::<F>(), Planes::of::<F>()) {
+            (Some(at), _) => CodesAt::Bytes(at),
             (_, Some(planes)) if F::BLOCK == 32 => CodesAt::Nibbles(planes),
             _ => CodesAt::View,
         }
@@ -108,14 +105,13 @@ impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
         prefetch(self.isa, next.cast(), Self::ASKED_AT_ONCE * size_of::<F::Block>());
     }
 
-    /// Reads the views of the blocks, without codes that lie in them; returns [`BlockCodes::d`] and [`BlockCodes::dmin`].
+    /// Reads the views of the blocks, without codes that lie in them.
     ///
     /// # Safety
     /// The rows have the block.
     #[inline(always)]
-    unsafe fn read(&self, views: &mut [BlockCodes; PANEL_ROWS]) -> [[u32; PANEL_ROWS]; 2] {
+    unsafe fn read(&self, views: &mut [BlockCodes; PANEL_ROWS]) {
         let asks = self.block.is_multiple_of(Self::ASKED_AT_ONCE);
-        let mut floats = [[0; PANEL_ROWS]; 2];
         for (row, view) in views.iter_mut().enumerate() {
             // SAFETY: there are 16 rows.
             let block = unsafe {
@@ -129,9 +125,7 @@ impl<F: QuantBlock<Tile: IntTile>, I: Isa> Blocks<'_, F, I> {
             } else {
                 F::codes(block, view);
             }
-            [floats[0][row], floats[1][row]] = [view.d, view.dmin];
         }
-        floats
     }
 
     /// Bytes `at` to `at + 15` of the blocks of the rows from `first` on.

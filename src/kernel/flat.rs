@@ -251,19 +251,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
-        isa: I,
-        _: &[BlockCodes; PANEL_ROWS],
-        [d, m]: &[[u32; PANEL_ROWS]; 2],
-        out: *mut Expanded,
-    ) {
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, views: &[BlockCodes; PANEL_ROWS], out: *mut Expanded) {
         let halves: [u16; PANEL_ROWS] = array_of(
             #[inline(always)]
-            |row| d[row] as u16,
+            |row| views[row].d as u16,
         );
         let pairs: [u32; PANEL_ROWS] = array_of(
             #[inline(always)]
-            |row| d[row] | m[row] << 16,
+            |row| views[row].d | views[row].dmin << 16,
         );
         for first in (0..PANEL_ROWS).step_by(I::LANES) {
             // SAFETY: a register's rows end at 16.

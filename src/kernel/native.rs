@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    format::BlockCodes,
+    format::{BlockCodes, signed_codes_at},
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::{mem::MaybeUninit, ops::Range};
@@ -113,7 +113,10 @@ pub(super) struct NativeBlock<'a, F: QuantBlock> {
 
 impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     /// Where in the block the codes are read, if not in [`Self::view`]: as signed bytes.
-    const IN_PLACE: Option<usize> = if F::Tile::GROUP < F::BLOCK { None } else { F::SIGNED_CODES_AT };
+    const IN_PLACE: Option<usize> = {
+        let at = signed_codes_at::<F>();
+        if F::Tile::GROUP < F::BLOCK { None } else { at }
+    };
 
     /// Reads `block`, and asks for what comes after it.
     #[inline(always)]
@@ -139,11 +142,6 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     /// Where the codes lie.
     #[inline(always)]
     pub fn codes(&self) -> *const u8 {
-        const {
-            if let Some(at) = F::SIGNED_CODES_AT {
-                assert!(at + F::BLOCK <= size_of::<F::Block>());
-            }
-        }
         match Self::IN_PLACE {
             Some(at) => self.bytes().wrapping_add(at),
             None => self.view.codes.as_ptr(),

@@ -4,7 +4,7 @@
 //! together by shifts: the cost is that of reading the blocks.
 
 use super::{
-    packed::{Piece, UNIT_STEPS, byte_mask, layout, low_vectors},
+    packed::{Piece, UNIT_STEPS, byte_mask, layout, low_vectors, pair_of_four},
     tile::Tile,
 };
 use crate::{
@@ -93,8 +93,7 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
                 |pair| {
                     let (first, pair) = if pair < scales { (0, pair) } else { (UNIT_STEPS / 2, (pair - scales) % 8) };
                     let four = isa.load(fours.0.as_ptr().add((first + pair / 2) * VECTOR_BYTES + at));
-                    let two = isa.shr(four, 16 * (pair % 2) as u32);
-                    isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
+                    pair_of_four(isa, four, pair)
                 },
             );
             let pairs = &pairs[..scales + mins];

@@ -137,6 +137,13 @@ pub const fn pairs_bytes(bits: u32, pairs: usize) -> usize {
     (low_vectors(bits, pairs) + high_vectors(bits, pairs)) * VECTOR_BYTES
 }
 
+/// Pair `index` of those whose values are the bytes of lanes, four of them in each: in the halves of the lane.
+#[inline(always)]
+pub fn pair_of_four<I: Isa>(isa: I, four: I::V, index: usize) -> I::V {
+    let two = isa.shr(four, 16 * (index % 2) as u32);
+    isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
+}
+
 /// Pair `index` of `pairs`: two small integers in the halves of each lane. `vector(i)` is where vector `i` of the pairs lies.
 ///
 /// # Safety

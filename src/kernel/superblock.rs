@@ -13,7 +13,7 @@ use super::{
     flat::store_sums,
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, unpack_code, unpack_pair, unpack_step, unpack_value},
+    packed::{UNIT_CODES, UNIT_STEPS, pair_of_four, unpack_code, unpack_pair, unpack_step, unpack_value},
     prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch},
     tile::{IntTile, SuperTile, Tile},
 };
@@ -399,16 +399,7 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
-        isa: I,
-        views: &[BlockCodes; PANEL_ROWS],
-        _: &[[u32; PANEL_ROWS]; 2],
-        out: *mut Expanded,
-    ) {
-        let pair = |fours: [I::V; 4], p: usize| {
-            let two = isa.shr(fours[p / 2], 16 * (p % 2) as u32);
-            isa.or(isa.and(two, isa.splat(0xFF)), isa.shl(isa.and(two, isa.splat(0xFF00)), 8))
-        };
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, views: &[BlockCodes; PANEL_ROWS], out: *mut Expanded) {
         // SAFETY: 16 bytes follow each field read, writes stay inside the expanded block, whose registers end at row 16.
         unsafe {
             for first in (0..PANEL_ROWS).step_by(I::LANES) {
@@ -418,7 +409,7 @@ impl<
                         |row| (&raw const views.get_unchecked(first + row).scales).cast(),
                     );
                     for p in 0..Self::PAIRS {
-                        Self::store_pair(isa, out, p, first, Self::unbiased(isa, pair(scales, p)));
+                        Self::store_pair(isa, out, p, first, Self::unbiased(isa, pair_of_four(isa, scales[p / 2], p)));
                     }
                 }
                 if MIN {
@@ -427,7 +418,10 @@ impl<
                         |row| (&raw const views.get_unchecked(first + row).mins).cast(),
                     );
                     for p in 0..Self::PAIRS {
-                        isa.store((&raw mut (*out).min_pairs[p]).cast::<u8>().add(first * 4), pair(mins, p));
+                        isa.store(
+                            (&raw mut (*out).min_pairs[p]).cast::<u8>().add(first * 4),
+                            pair_of_four(isa, mins[p / 2], p),
+                        );
                     }
                 }
                 let [d, dmin, ..] = isa.transpose_rows(

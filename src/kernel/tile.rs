@@ -118,17 +118,12 @@ pub(super) trait IntTile: Tile {
         codes
     }
 
-    /// Adds what belongs to the codes of an expanded block, from the views of 16 rows, of which `floats` are `d` and `dmin`;
-    /// folds it into the codes if `FOLDED`.
+    /// Adds what belongs to the codes of an expanded block, from the views of 16 rows; folds it into the codes if
+    /// `FOLDED`.
     ///
     /// # Safety
     /// `out` points to a writable block with codes.
-    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(
-        isa: I,
-        views: &[BlockCodes; 16],
-        floats: &[[u32; 16]; 2],
-        out: *mut Self::Expanded,
-    );
+    unsafe fn expand_scales<I: Isa, const FOLDED: bool>(isa: I, views: &[BlockCodes; 16], out: *mut Self::Expanded);
 
     /// The register tile over expanded panels: `acc` plus the product of `MR` registers of rows from `panels` on (panels
     /// are `stride` blocks apart) and `NR` `columns` over `blocks` of k. `before` is called with the number, from 0 on, of each
