@@ -138,12 +138,12 @@ fn for_format(id: u32) {
         one_answer(id, 21, k * blocks, &[1], 79 + blocks as u64, false);
     }
     // Long rows take several chunks of k.
-    one_answer(id, 35, 4608, &[1, 3, 20], 77, false);
+    one_answer(id, 35, 6144, &[1, 3, 20], 77, false);
     // Of rows so long, decode keeps the terms of a part at a time, and of longer ones the codes of x as well.
     one_answer(id, 17, (1 << 14) + 5 * k, &[1], 75, false);
     one_answer(id, 17, (1 << 15) + 5 * k, &[1], 75, false);
-    // Of so many columns, k is cut into slabs as well.
-    one_answer(id, 18, 4608, &[257], 76, false);
+    // Of so many columns, k is cut into slabs as well, or they are taken in parts.
+    one_answer(id, 18, 6144, &[257], 76, false);
     one_answer(id, 18, 2 * k, &[1, 2, 3, 5, 8, 17, 64, 512], 78, false);
     one_answer(id, 35, 3 * k, &[1, 3, 7, 20], 79, true);
 }

@@ -90,18 +90,27 @@ impl Job<'_> {
     }
 }
 
-/// Bytes of scratch for each panel that is expanded at once: all of them stay in L2.
-const PANEL_SCRATCH_BYTES: usize = 52 << 10;
+/// Bytes of scratch for each panel that is expanded at once: k = 4096 of each panel, and all of it stays in L2.
+const PANEL_SCRATCH_BYTES: usize = 104 << 10;
 /// Panels at once, over all instruction sets.
 pub(super) const MAX_PANELS: usize = 2;
 
-/// Codes of x that stay in L2 while panels go by: all rows of a slab of k.
+/// Codes of x that stay in L2 while chunks of expanded panels go by: all rows of a slab of k.
 const X_CODES_BYTES: usize = 1 << 20;
-/// Columns up to which a packed panel is unpacked in registers instead of expanded. Where unpacking goes beside the dots, it
-/// costs less than going through memory until x no longer stays in L2; folded codes leave fewer multiplications.
+/// Codes of x that stay in L2 while packed panels go by: some rows of x, all of k.
+const X_ROWS_BYTES: usize = 256 << 10;
+/// Fewer columns at once would have memory bring packed panels too often.
+const LEAST_COLUMNS: usize = 32;
+/// Columns up to which packed panels are unpacked in registers, for all columns anew, instead of expanded once. Where unpacking
+/// goes beside the dots it costs less than going through memory. Scales of groups are more to unpack, and folded codes
+/// leave fewer multiplications.
 #[inline(always)]
-fn small_batch<T: IntTile, I: Isa>() -> usize {
-    if is_amd_avx512::<I>() && !T::folds::<I>() { 128 } else { 16 }
+fn unpacked_columns<T: IntTile, I: Isa>() -> usize {
+    match is_amd_avx512::<I>() && !T::folds::<I>() {
+        true if T::GROUP == T::BLOCK => usize::MAX,
+        true => 128,
+        false => 16,
+    }
 }
 /// Columns up to which folding takes longer than the multiplications that it saves.
 const UNFOLDED_COLUMNS: usize = 8;
@@ -130,7 +139,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         match self.job.weights {
-            Weights::Packed(packed) if self.x.m <= small_batch::<T, I>() => self.multiply_packed(isa, packed),
+            Weights::Packed(packed) if self.x.m <= unpacked_columns::<T, I>() => self.multiply_packed(isa, packed),
             Weights::Native(native) if self.x.m == 1 => {
                 native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels);
             }
@@ -141,27 +150,32 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
 }
 
 impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
-    /// A few columns: codes are unpacked in registers, a panel is read from its start to its end.
+    /// Codes are unpacked in registers, a panel is read from its start to its end: for as many columns as stay in L2.
     #[inline(always)]
     fn multiply_packed<I: Isa>(self, isa: I, packed: &[u8]) {
         let panel_bytes = self.x.k / T::BLOCK * T::TILE_BYTES;
+        let columns_in_l2 = (X_ROWS_BYTES / self.x.k.max(1)).max(LEAST_COLUMNS);
+        let columns_at_once =
+            GROUP_COLUMNS * even_part(self.x.m.div_ceil(GROUP_COLUMNS), columns_in_l2 / GROUP_COLUMNS);
         // Columns of one run take all panels as one stream; several runs take each panel while it is in the caches.
         let panels_at_once = if self.x.m <= I::RUN_COLUMNS { self.panels.len() } else { 1 };
-        for first_panel in self.panels.clone().step_by(panels_at_once.max(1)) {
-            let mut kernel = PackedKernel::<T> {
-                panels: self.job.packed_panels(packed, first_panel..first_panel + panels_at_once, panel_bytes),
-                panel_bytes,
-                x: &self.x,
-                group: 0,
-                rows: self.job.rows_in(first_panel, panels_at_once),
-                y: self.job.y,
-                row: first_panel * PANEL_ROWS,
-                tile: PhantomData,
-            };
-            for group in (0..self.x.m).step_by(GROUP_COLUMNS) {
-                kernel.group = group;
-                // SAFETY: the panels are whole, x has the group, and these rows of y are this task's.
-                unsafe { isa.column_tile(group_columns(group, self.x.m), &mut kernel) };
+        for first_column in (0..self.x.m).step_by(columns_at_once) {
+            for first_panel in self.panels.clone().step_by(panels_at_once.max(1)) {
+                let mut kernel = PackedKernel::<T> {
+                    panels: self.job.packed_panels(packed, first_panel..first_panel + panels_at_once, panel_bytes),
+                    panel_bytes,
+                    x: &self.x,
+                    group: 0,
+                    rows: self.job.rows_in(first_panel, panels_at_once),
+                    y: self.job.y,
+                    row: first_panel * PANEL_ROWS,
+                    tile: PhantomData,
+                };
+                for group in (first_column..self.x.m.min(first_column + columns_at_once)).step_by(GROUP_COLUMNS) {
+                    kernel.group = group;
+                    // SAFETY: the panels are whole, x has the group, and these rows of y are this task's.
+                    unsafe { isa.column_tile(group_columns(group, self.x.m), &mut kernel) };
+                }
             }
         }
     }
