@@ -140,11 +140,22 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
     fn run<I: Isa>(self, isa: I) {
         match self.job.weights {
             Weights::Packed(packed) if self.x.m <= unpacked_columns::<T, I>() => self.multiply_packed(isa, packed),
-            Weights::Native(native) if self.x.m == 1 => {
-                native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels);
-            }
-            _ if T::folds::<I>() && self.x.m > UNFOLDED_COLUMNS => self.expand_and_multiply::<I, true>(isa),
-            _ => self.expand_and_multiply::<I, false>(isa),
+            // What keeps tens of KiB on the stack touches each of its pages at its start, most of which are no longer in the
+            // caches: more than a microsecond that the others do not have to wait for.
+            Weights::Native(native) if self.x.m == 1 => isa.outlined(
+                #[inline(always)]
+                || native::decode::<F, T, I>(isa, self.job, native, &self.x, self.panels),
+            ),
+            _ => isa.outlined(
+                #[inline(always)]
+                || {
+                    if T::folds::<I>() && self.x.m > UNFOLDED_COLUMNS {
+                        self.expand_and_multiply::<I, true>(isa);
+                    } else {
+                        self.expand_and_multiply::<I, false>(isa);
+                    }
+                },
+            ),
         }
     }
 }

@@ -68,7 +68,11 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn outlined<R>(self, f: impl FnOnce() -> R) -> R {
-        f()
+        #[inline(never)]
+        fn call<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        call(f)
     }
     #[inline(always)]
     fn narrow(self) -> Self {
