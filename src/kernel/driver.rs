@@ -166,8 +166,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
     fn multiply_packed<I: Isa>(self, isa: I, packed: &[u8]) {
         let panel_bytes = self.x.k / T::BLOCK * T::TILE_BYTES;
         let columns_in_l2 = (X_ROWS_BYTES / self.x.k.max(1)).max(LEAST_COLUMNS);
-        let columns_at_once =
-            GROUP_COLUMNS * even_part(self.x.m.div_ceil(GROUP_COLUMNS), columns_in_l2 / GROUP_COLUMNS);
+        let groups_at_once = even_part(self.x.m.div_ceil(GROUP_COLUMNS), columns_in_l2 / GROUP_COLUMNS);
+        let columns_at_once = GROUP_COLUMNS * groups_at_once.max(1);
         // Columns of one run take all panels as one stream; several runs take each panel while it is in the caches.
         let panels_at_once = if self.x.m <= I::RUN_COLUMNS { self.panels.len() } else { 1 };
         for first_column in (0..self.x.m).step_by(columns_at_once) {
