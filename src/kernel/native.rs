@@ -8,13 +8,13 @@
 use super::{
     Inputs,
     driver::Job,
-    prefetch::{prefetch_ahead, prefetch_near},
+    prefetch::{asks_for_rows, prefetch_ahead, prefetch_near},
     tile::{IntTile, Tile},
 };
 use crate::{
     QuantBlock,
     format::{BlockCodes, signed_codes_at},
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, is_amd_avx512},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::{mem::MaybeUninit, ops::Range};
 
@@ -122,9 +122,7 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     #[inline(always)]
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
         let (first, bytes) = ((&raw const *block).cast(), size_of::<F::Block>());
-        // Zen 4 follows a stream by itself while little else is read: asked for, Q8_K came a fifth slower. Blocks of 32, whose
-        // terms are many, have to be asked for.
-        if !(const { Self::IN_PLACE.is_some() && F::BLOCK == 256 } && is_amd_avx512::<I>()) {
+        if asks_for_rows::<I>(Self::IN_PLACE.is_some(), F::BLOCK) {
             prefetch_ahead(isa, first, bytes);
         }
         let mut view = BlockCodes::default();
