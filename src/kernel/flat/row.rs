@@ -44,6 +44,15 @@ struct Scales {
     both: [u32; PANEL_ROWS],
 }
 
+/// What a register's blocks and x's codes make together, before it is added across lanes.
+struct Products<I: Isa> {
+    /// Of nibbles the first four.
+    lanes: [I::V; 8],
+    scales: Scales,
+    x: Operand,
+    terms: *mut f32,
+}
+
 /// Whether registers of `F`'s meet x's codes in another order than the row's.
 const fn reorders<F: QuantBlock, I: Isa>() -> bool {
     Planes::of::<F>().is_some() && I::LANES > 4
@@ -123,36 +132,59 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let mut at = x_blocks.start;
         let registers = blocks.chunks_exact(I::LANES);
         let (last, whole) = (registers.remainder(), blocks.len() - blocks.len() % I::LANES);
+        // Adding across lanes is a long chain of instructions. While it waits it keeps those of the next blocks out, so it
+        // comes after them, unless fifth bits need the registers or there are none.
+        let adds_later = I::LANES > 4 && const { !matches!(Planes::of::<F>(), Some(Planes { high: Some(_), .. })) };
+        let mut waiting = None;
         for (i, blocks) in registers.enumerate() {
             ask_ahead::<F, I>(isa, blocks);
             // SAFETY: the caller's promise.
-            unsafe { Self::terms::<F, I>(isa, blocks, x.from::<F, I>(at), terms.add(i * I::LANES)) };
+            unsafe {
+                let products = Self::products::<F, I>(isa, blocks, x.from::<F, I>(at), terms.add(i * I::LANES));
+                let before = if adds_later { waiting.replace(products) } else { Some(products) };
+                if let Some(before) = before {
+                    Self::finish::<F, I>(isa, before);
+                }
+            }
             at += step;
             at -= if at < x_blocks.end { 0 } else { x_blocks.len() };
+        }
+        if let Some(products) = waiting {
+            // SAFETY: as above.
+            unsafe { Self::finish::<F, I>(isa, products) };
         }
         if !last.is_empty() {
             let mut blocks = [F::Block::zeroed(); PANEL_ROWS];
             blocks[..last.len()].copy_from_slice(last);
             // SAFETY: of a register that nothing follows there is room for all.
-            unsafe { Self::terms::<F, I>(isa, &blocks[..I::LANES], x.from::<F, I>(at), terms.add(whole)) };
+            unsafe {
+                let x = x.from::<F, I>(at);
+                Self::finish::<F, I>(isa, Self::products::<F, I>(isa, &blocks[..I::LANES], x, terms.add(whole)));
+            }
         }
     }
 
-    /// The terms of `LANES` blocks.
+    /// The products of `LANES` blocks, whose terms have their place at `terms`.
     ///
     /// # Safety
-    /// x has as many, and `terms` room.
+    /// x has as many.
     #[inline(always)]
-    unsafe fn terms<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, blocks: &[F::Block], x: Operand, terms: *mut f32) {
-        let mut scales = Scales { d: [0; PANEL_ROWS], both: [0; PANEL_ROWS] };
+    unsafe fn products<F: QuantBlock<Tile = Self>, I: Isa>(
+        isa: I,
+        blocks: &[F::Block],
+        x: Operand,
+        terms: *mut f32,
+    ) -> Products<I> {
+        let scales = Scales { d: [0; PANEL_ROWS], both: [0; PANEL_ROWS] };
+        let mut products = Products { lanes: [isa.splat(0); 8], scales, x, terms };
         // SAFETY: the caller's promise.
         unsafe {
-            let sums = match const { Planes::of::<F>() } {
-                Some(planes) => Self::sums_of_nibbles::<F, I>(isa, blocks, planes, x, &mut scales),
-                None => Self::sums_in_order::<F, I>(isa, blocks, x.codes, &mut scales),
-            };
-            Self::finish(isa, sums, &scales, x, terms);
+            match const { Planes::of::<F>() } {
+                Some(planes) => Self::multiply_nibbles::<F, I>(isa, blocks, planes, &mut products),
+                None => Self::multiply_in_order::<F, I>(isa, blocks, &mut products),
+            }
         }
+        products
     }
 
     /// Keeps the scale, and the minimum if there is one, of block `b`.
@@ -165,20 +197,18 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         }
     }
 
-    /// Lane b: the sum of block b's products with x's codes, which are in their order.
+    /// Eight lanes for each block: its products with x's codes, which are in their order.
     ///
     /// # Safety
     /// x has as many.
     #[inline(always)]
-    unsafe fn sums_in_order<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn multiply_in_order<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         blocks: &[F::Block],
-        x: *const u8,
-        scales: &mut Scales,
-    ) -> I::V {
+        Products { lanes, scales, x, .. }: &mut Products<I>,
+    ) {
         // The registers that hold a span of blocks, and the blocks in it.
         let (registers, len) = ((UNIT_CODES / 4).div_ceil(I::LANES), I::LANES.div_ceil(UNIT_CODES / 4));
-        let mut sums = [isa.splat(0); 8];
         // SAFETY: registers of LANES blocks are inside x.
         unsafe {
             for s in 0..8 / registers {
@@ -199,29 +229,26 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                             NativeBlock::<F>::unsigned(isa, codes)
                         },
                         #[inline(always)]
-                        |_, _| isa.load(x.add(i * I::LANES * 4)),
+                        |_, _| isa.load(x.codes.add(i * I::LANES * 4)),
                     );
-                    sums[i] = sum[0][0];
+                    lanes[i] = sum[0][0];
                 }
             }
         }
-        isa.sum_eights(sums)
     }
 
-    /// Lane b: the sum of block b's products with x's codes, lower and upper halves apart.
+    /// Four lanes for each block: its products with x's codes, lower and upper halves apart.
     ///
     /// # Safety
     /// x has as many.
     #[inline(always)]
-    unsafe fn sums_of_nibbles<F: QuantBlock<Tile = Self>, I: Isa>(
+    unsafe fn multiply_nibbles<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         blocks: &[F::Block],
         planes: Planes,
-        x: Operand,
-        scales: &mut Scales,
-    ) -> I::V {
+        Products { lanes, scales, x, .. }: &mut Products<I>,
+    ) {
         let together = I::LANES / 4;
-        let mut sums = [isa.splat(0); 4];
         for g in 0..4 {
             for b in g * together..(g + 1) * together {
                 let [d, m] = F::scales(&blocks[b]);
@@ -253,18 +280,21 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                     #[inline(always)]
                     |half, _| isa.load(x.codes.add(g * together * stride::<F, I>() + half * x.upper)),
                 );
-                sums[g] = sum[0][0];
+                lanes[g] = sum[0][0];
             }
         }
-        isa.sum_fours(sums)
     }
 
-    /// The terms of blocks from the sums of their products.
+    /// The terms of blocks from their products.
     ///
     /// # Safety
-    /// x has as many, and `terms` room.
+    /// x has as many blocks, and `terms` room.
     #[inline(always)]
-    unsafe fn finish<I: Isa>(isa: I, mut sums: I::V, scales: &Scales, x: Operand, terms: *mut f32) {
+    unsafe fn finish<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, Products { lanes, scales, x, terms }: Products<I>) {
+        let mut sums = match const { Planes::of::<F>() } {
+            Some(_) => isa.sum_fours([lanes[0], lanes[1], lanes[2], lanes[3]]),
+            None => isa.sum_eights(lanes),
+        };
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the arrays have room for a register; the rest is the caller's promise.
         unsafe {
