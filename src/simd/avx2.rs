@@ -152,6 +152,11 @@ impl Isa for Avx2 {
         unsafe { _mm256_storeu_si256(p.cast(), v) }
     }
     #[inline(always)]
+    unsafe fn store_four(self, p: *mut u8, v: __m256i) {
+        // SAFETY: the caller vouches for 16 bytes at `p`.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v)) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch does not fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }

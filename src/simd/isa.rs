@@ -103,6 +103,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are writable; no alignment needed.
     unsafe fn store(self, p: *mut u8, v: Self::V);
+    /// Stores the first four lanes.
+    ///
+    /// # Safety
+    /// 16 bytes at `p` are writable; no alignment needed.
+    unsafe fn store_four(self, p: *mut u8, v: Self::V);
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const u8);
     /// Asks for the cache line at `p` to be brought to the second-level cache, which has more misses under way at a time.
@@ -234,7 +239,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         dot_register_scaled::<Self, 4, GROUP>(self, sum, (scales, bias), halves[1], w[1], x[1]);
     }
 
-    /// In any lanes, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
+    /// In any lanes, of 8 in any of the first four, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
     ///
     /// # Safety
     /// `count` i16 are readable at `b`.

@@ -101,6 +101,11 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().write_unaligned(v) }
     }
     #[inline(always)]
+    unsafe fn store_four(self, p: *mut u8, v: Lanes) {
+        // SAFETY: four lanes are all.
+        unsafe { self.store(p, v) }
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
     #[inline(always)]
     fn prefetch_far(self, _: *const u8) {}

@@ -31,8 +31,8 @@ const KEPT: usize = 2 * PANEL_ROWS;
 struct Sums {
     /// Eight lanes, or as many as there are, of products scaled by groups.
     products: [[i32; 8]; KEPT],
-    /// Likewise of minima and x's sums.
-    mins: [[i32; 8]; KEPT],
+    /// Likewise of minima and x's sums, four lanes for each superblock of eight groups.
+    mins: [[i32; 4]; 2 * KEPT],
     /// Scales; f16 ones with their minima's, which lie beside them in blocks, in the upper halves: one load for the two.
     d: [u32; KEPT],
 }
@@ -78,16 +78,29 @@ impl Operand {
     }
 }
 
-/// Lane b is the sum of the lanes of superblock `first + b`.
+/// Lane b is the sum of the b-th eight integers from `p` on.
 ///
 /// # Safety
-/// `LANES` superblocks follow.
+/// As many are readable as `LANES` sums need.
 #[inline(always)]
-unsafe fn sum_lanes<I: Isa>(isa: I, lanes: &[[i32; 8]; KEPT], first: usize) -> I::V {
+unsafe fn sums_of_eights<I: Isa>(isa: I, p: *const u8) -> I::V {
     isa.sum_eights(array_of(
         #[inline(always)]
         // SAFETY: the caller's promise.
-        |i| unsafe { isa.load(lanes.as_ptr().add(first).cast::<u8>().add(i * I::LANES * 4)) },
+        |i| unsafe { isa.load(p.add(i * I::LANES * 4)) },
+    ))
+}
+
+/// Lane b is the sum of the b-th four integers from `p` on.
+///
+/// # Safety
+/// As many are readable as `LANES` sums need.
+#[inline(always)]
+unsafe fn sums_of_fours<I: Isa>(isa: I, p: *const u8) -> I::V {
+    isa.sum_fours(array_of(
+        #[inline(always)]
+        // SAFETY: the caller's promise.
+        |i| unsafe { isa.load(p.add(i * I::LANES * 4)) },
     ))
 }
 
@@ -112,7 +125,7 @@ impl<
         x_blocks: Range<usize>,
         terms: *mut f32,
     ) {
-        let mut sums = Sums { products: [[0; 8]; KEPT], mins: [[0; 8]; KEPT], d: [0; KEPT] };
+        let mut sums = Sums { products: [[0; 8]; KEPT], mins: [[0; 4]; 2 * KEPT], d: [0; KEPT] };
         // The place of the next superblock, and how many registers of them have been collected and finished.
         let (mut at, mut collected, mut finished) = (0, 0, 0);
         // SAFETY: places are below twice LANES, x has the superblocks, and there is room for a register behind all terms.
@@ -171,7 +184,12 @@ impl<
             narrow.store(sums.products.as_mut_ptr().add(at).cast(), product);
             if MIN {
                 let min = isa.dot_sums(&block.view.mins, 0, group_sums, count);
-                narrow.store(sums.mins.as_mut_ptr().add(at).cast(), min);
+                let mins = sums.mins.as_mut_ptr();
+                if GROUP == 32 {
+                    narrow.store_four(mins.add(at).cast(), min);
+                } else {
+                    narrow.store(mins.add(2 * at).cast(), min);
+                }
             }
         }
     }
@@ -185,7 +203,7 @@ impl<
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sum = sum_lanes(isa, &sums.products, first);
+            let mut sum = sums_of_eights(isa, sums.products.as_ptr().add(first).cast());
             if !Self::SCALED && bias != 0 {
                 sum = isa.add(sum, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
             }
@@ -194,7 +212,12 @@ impl<
             let mut term = isa.mul_f32(d, isa.to_f32(sum));
             if MIN {
                 let dmin = isa.widen_f16(isa.shr(both, 16));
-                let mins = sum_lanes(isa, &sums.mins, first);
+                let mins = sums.mins.as_ptr();
+                let mins = if GROUP == 32 {
+                    sums_of_fours(isa, mins.add(first).cast())
+                } else {
+                    sums_of_eights(isa, mins.add(2 * first).cast())
+                };
                 term = isa.sub_f32(term, isa.mul_f32(dmin, isa.to_f32(mins)));
             }
             isa.store_f32(terms, isa.mul_f32(term, isa.load_f32(x.d)));
