@@ -2,12 +2,10 @@
 
 use crate::format::swar::splat;
 
-/// The first eight bytes, and the other four.
+/// The bytes as whole words: LLVM joins loads of single bytes across them.
 #[inline(always)]
-fn words(bytes: &[u8; 12]) -> (u64, u64) {
-    // Whole words: LLVM joins loads of single bytes across them.
-    let [first, second, third] = bytemuck::cast::<[u8; 12], [[u8; 4]; 3]>(*bytes);
-    (u32::from_le_bytes(first) as u64 | (u32::from_le_bytes(second) as u64) << 32, u32::from_le_bytes(third) as u64)
+fn words(bytes: &[u8; 12]) -> [u32; 3] {
+    bytemuck::cast::<[u8; 12], [[u8; 4]; 3]>(*bytes).map(u32::from_le_bytes)
 }
 
 /// Scales and minima of Q4_K and Q5_K, eight of each.
@@ -16,7 +14,9 @@ fn words(bytes: &[u8; 12]) -> (u64, u64) {
 /// `j + 8` the low nibbles of scale `j + 4` and of minimum `j + 4`.
 #[inline(always)]
 pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [u8; 16], mins: &mut [u8; 16]) {
-    let (first, low) = words(bytes);
+    let [first @ .., _, _, _, _] = *bytes;
+    let [_, _, low] = words(bytes);
+    let (first, low) = (u64::from_le_bytes(first), low as u64);
     // Four of the scales and four of the minima each: what crosses from a nibble to another word's is masked.
     let lower = first & splat(0x3F);
     let upper = (low | low << 28) & splat(15) | first >> 2 & splat(0x30);
@@ -29,7 +29,8 @@ pub(super) fn unpack_scales_mins(bytes: &[u8; 12], scales: &mut [u8; 16], mins: 
 /// `j` at bit `2·(j / 4)`.
 #[inline(always)]
 pub(super) fn unpack_scales(bytes: &[u8; 12], scales: &mut [u8; 16]) {
-    let (low, top) = words(bytes);
+    let [first, second, top] = words(bytes);
+    let (low, top) = (first as u64 | (second as u64) << 32, top as u64);
     // Those of scales `j < 8` at bits 0 and 1, of the others at bits 4 and 5: what crosses from a word to the other is masked.
     let top = top | top << 30;
     let lower = low & splat(15) | (top & splat(3)) << 4;
