@@ -216,6 +216,8 @@ struct QuantizeGroup<'a, const GROUP: usize> {
     x: &'a [f32],
     k: usize,
     group: GroupMut<'a>,
+    /// Zeros where columns are missing.
+    stretch: &'a mut Stretch,
 }
 
 impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
@@ -223,7 +225,7 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let mut stretch = Stretch::new();
+        let stretch = self.stretch;
         let mut own_codes = [[0; GROUP_COLUMNS]; STRETCH / 4];
         for start in (0..self.k).step_by(STRETCH) {
             let end = self.k.min(start + STRETCH);
@@ -234,17 +236,18 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
                 stretch.measure::<I, GROUP>(isa, &x[start..end], column);
             }
             // Columns are the lanes of scales and sums: no more than eight.
-            stretch.scale::<I::Narrow, GROUP>(isa.narrow());
+            stretch.scale::<I::Narrow, GROUP>(isa.narrow(), end - start);
             for (column, x) in self.x.chunks_exact(self.k).enumerate() {
                 stretch.quantize::<I, GROUP>(isa, &x[start..end], column);
             }
             let in_place = self.group.code_rows(start);
             let is_in_place = in_place.is_some();
-            stretch.sum::<I::Narrow, GROUP>(isa.narrow(), in_place.unwrap_or(&mut own_codes));
+            let codes = in_place.unwrap_or(&mut own_codes);
+            stretch.sum::<I::Narrow, GROUP>(isa.narrow(), codes, end - start);
             if !is_in_place {
                 put(self.group.arrays.codes, self.group.width, start / 4, &own_codes);
             }
-            self.group.put::<GROUP>(start, &stretch);
+            self.group.put::<GROUP>(start, stretch);
         }
     }
 }
@@ -310,7 +313,7 @@ impl Quantized {
         );
         let blocks = if GROUP == 256 { k / 256 } else { 0 };
         let peaks = resized(&mut self.peaks, m.div_ceil(GROUP_COLUMNS) * blocks);
-        let quantize_group = |g: usize| {
+        let quantize_group = |g: usize, stretch: &mut Stretch| {
             let first = g * GROUP_COLUMNS;
             let (columns, width) = group_columns(first, m);
             // SAFETY: the ranges of the group's columns are this task's own: each group is quantized by one task.
@@ -325,15 +328,22 @@ impl Quantized {
                 }
             };
             let x = &x[first * k..(first + columns) * k];
-            level.dispatch(QuantizeGroup::<GROUP> { x, k, group });
+            if columns < GROUP_COLUMNS {
+                *stretch = Stretch::new();
+            }
+            level.dispatch(QuantizeGroup::<GROUP> { x, k, group, stretch });
         };
         let groups = if k == 0 { 0 } else { m.div_ceil(GROUP_COLUMNS) };
         // Entering the threads costs about as much as quantizing a few thousand values.
-        if groups <= 1 || m * k < 1 << 14 || executor.threads() == 1 {
-            (0..groups).for_each(quantize_group);
-        } else {
-            executor.run(groups, &quantize_group);
-        }
+        let tasks = if m * k < 1 << 14 || executor.threads() == 1 { 1 } else { groups.min(4 * executor.threads()) };
+        let groups_a_task = groups.div_ceil(tasks.max(1));
+        let task = |task: usize| {
+            let mut stretch = Stretch::new();
+            for g in task * groups_a_task..groups.min((task + 1) * groups_a_task) {
+                quantize_group(g, &mut stretch);
+            }
+        };
+        if tasks <= 1 { task(0) } else { executor.run(tasks, &task) }
     }
 }
 
@@ -409,6 +419,34 @@ mod tests {
             for i in 0..k / 16 {
                 assert_eq!(a.block256.arrays.centres[at(k / 16, i)], alone.block256.arrays.centres[i]);
                 assert_eq!(a.block256.arrays.half_centres[at(k / 16, i)], alone.block256.arrays.half_centres[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn stretches_and_columns_that_are_not_full_keep_nothing_of_those_before() {
+        for (m, k) in [(GROUP_COLUMNS + 3, 256 + 96), (2 * GROUP_COLUMNS + 1, 512 + 64), (3, 32)] {
+            let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 * 0.37 - 180.0).collect();
+            for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+                let mut a = Activations::with_level(level);
+                a.quantize(&x, m, k, Kinds::BLOCK32, &Serial).unwrap();
+                let arrays = &a.block32.arrays;
+                let padded = padded_columns(m);
+                for column in 0..padded {
+                    let row = if column < m { &x[column * k..][..k] } else { &vec![0.0; k] };
+                    let alone = quantized(row, Level::Scalar, Kinds::BLOCK32).block32.arrays;
+                    let group = column / GROUP_COLUMNS * GROUP_COLUMNS;
+                    let (width, first) = (group_columns(group, m).1, column - group);
+                    let at = |entries: usize, i: usize| group * entries + i * width + first;
+                    for i in 0..k / 4 {
+                        assert_eq!(arrays.codes[at(k / 4, i)], alone.codes[i], "{level:?} [{m}, {k}]");
+                    }
+                    for i in 0..k / 32 {
+                        assert_eq!(arrays.d[at(k / 32, i)], alone.d[i], "{level:?} [{m}, {k}]");
+                        assert_eq!(arrays.neg_sums[at(k / 32, i)], alone.neg_sums[i], "{level:?} [{m}, {k}]");
+                        assert_eq!(arrays.starts[at(k / 32, i)], alone.starts[i], "{level:?} [{m}, {k}]");
+                    }
+                }
             }
         }
     }

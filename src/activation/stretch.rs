@@ -25,7 +25,6 @@ pub(super) type CodeRows = [Row<i32>; STRETCH / 4];
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Stretch {
-    padded: [f32; STRETCH],
     by_column: Row<[i8; STRETCH]>,
     /// The bits of each group's largest magnitude: in one of the lanes, or the others hold smaller ones.
     magnitudes: [Row<[i32; WIDEST]>; UNITS],
@@ -47,7 +46,6 @@ impl Stretch {
     /// All zeros.
     pub fn new() -> Self {
         Stretch {
-            padded: [0.0; STRETCH],
             by_column: [[0; STRETCH]; GROUP_COLUMNS],
             magnitudes: [[[0; WIDEST]; GROUP_COLUMNS]; UNITS],
             inverses: [[0.0; GROUP_COLUMNS]; UNITS],
@@ -84,11 +82,11 @@ impl Stretch {
         }
     }
 
-    /// The scales of all columns, from what was measured.
+    /// The scales of all columns' first `len` values, from what was measured.
     #[inline(always)]
-    pub fn scale<I: Isa, const GROUP: usize>(&mut self, isa: I) {
+    pub fn scale<I: Isa, const GROUP: usize>(&mut self, isa: I, len: usize) {
         const { assert!(GROUP_COLUMNS.is_multiple_of(I::LANES) && WIDEST == 2 * GROUP_COLUMNS) };
-        for group in 0..STRETCH / GROUP {
+        for group in 0..len / GROUP {
             let magnitudes = &mut self.magnitudes[group];
             let mut by_lane = [[0; GROUP_COLUMNS]; GROUP_COLUMNS];
             let mut amax = [0; GROUP_COLUMNS];
@@ -120,45 +118,63 @@ impl Stretch {
         }
     }
 
-    /// Quantizes up to 256 values of a column, whole groups, by the scales; codes behind them become zero.
+    /// Quantizes up to 256 values of a column, whole groups, by the scales.
     #[inline(always)]
     pub fn quantize<I: Isa, const GROUP: usize>(&mut self, isa: I, x: &[f32], column: usize) {
-        let x: &[f32; STRETCH] = match x.try_into() {
-            Ok(x) => x,
-            Err(_) => {
-                self.padded = [0.0; STRETCH];
-                self.padded[..x.len()].copy_from_slice(x);
-                &self.padded
+        let span = 4 * I::LANES;
+        let mut padded = [0.0; 4 * WIDEST];
+        if let Ok(x) = <&[f32; STRETCH]>::try_from(x) {
+            for first in (0..STRETCH).step_by(span) {
+                // SAFETY: 4 · LANES divides STRETCH.
+                unsafe { self.quantize_span::<I, GROUP>(isa, x.as_ptr().add(first), first, column) };
             }
-        };
-        // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
-        let magic = isa.bits_f32(isa.splat(FLOAT_ORIGIN));
-        for first in (0..STRETCH).step_by(4 * I::LANES) {
-            // SAFETY: 4 · LANES divides STRETCH; the column is one of the row's.
-            unsafe {
-                let codes = isa.pack_bytes(array_of(
-                    #[inline(always)]
-                    |quarter| {
-                        let at = first + quarter * I::LANES;
-                        let of_group = |rows: *const u8| isa.broadcast(rows.add(at / GROUP * size_of::<Row<i32>>()));
-                        let inverse = of_group(self.inverses[0].as_ptr().add(column).cast());
-                        let mask = of_group(self.masks[0].as_ptr().add(column).cast());
-                        let scaled = isa.mul_f32(isa.load_f32(x.as_ptr().add(at)), isa.bits_f32(inverse));
-                        let integer = isa.float_bits(isa.add_f32(scaled, magic));
-                        // What is not finite would not be zero.
-                        isa.and(integer, mask)
-                    },
-                ));
-                isa.store(self.by_column[column].as_mut_ptr().add(first).cast(), codes);
-            }
+            return;
+        }
+        for (i, values) in x[..x.len().min(STRETCH)].chunks(span).enumerate() {
+            let from = if values.len() == span {
+                values.as_ptr()
+            } else {
+                padded[..values.len()].copy_from_slice(values);
+                padded.as_ptr()
+            };
+            // SAFETY: 4 · LANES values, and spans up to that of the last one are inside the stretch.
+            unsafe { self.quantize_span::<I, GROUP>(isa, from, i * span, column) };
         }
     }
 
-    /// Interleaves the columns' codes and sums them.
+    /// Quantizes 4 · LANES values, which are those from `first` on of a column of the stretch.
+    ///
+    /// # Safety
+    /// They are readable at `x`, and inside the stretch.
     #[inline(always)]
-    pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I, codes: &mut CodeRows) {
-        // SAFETY: 8 columns of 32 bytes, and 8 steps of 32 bytes.
-        for unit in 0..UNITS {
+    unsafe fn quantize_span<I: Isa, const GROUP: usize>(&mut self, isa: I, x: *const f32, first: usize, column: usize) {
+        // Adding 1.5 · 2²³ leaves the integer, rounded half to even, in the low bits.
+        let magic = isa.bits_f32(isa.splat(FLOAT_ORIGIN));
+        // SAFETY: the caller's promise; the column is one of the row's.
+        unsafe {
+            let codes = isa.pack_bytes(array_of(
+                #[inline(always)]
+                |quarter| {
+                    let at = first + quarter * I::LANES;
+                    let of_group = |rows: *const u8| isa.broadcast(rows.add(at / GROUP * size_of::<Row<i32>>()));
+                    let inverse = of_group(self.inverses[0].as_ptr().add(column).cast());
+                    let mask = of_group(self.masks[0].as_ptr().add(column).cast());
+                    let scaled = isa.mul_f32(isa.load_f32(x.add(quarter * I::LANES)), isa.bits_f32(inverse));
+                    let integer = isa.float_bits(isa.add_f32(scaled, magic));
+                    // What is not finite would not be zero.
+                    isa.and(integer, mask)
+                },
+            ));
+            isa.store(self.by_column[column].as_mut_ptr().add(first).cast(), codes);
+        }
+    }
+
+    /// Interleaves the columns' first `len` codes and sums them.
+    #[inline(always)]
+    pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I, codes: &mut CodeRows, len: usize) {
+        let units = if len < STRETCH { len / UNIT } else { UNITS };
+        for unit in 0..units {
+            // SAFETY: 8 columns of 32 bytes, and 8 steps of 32 bytes.
             unsafe {
                 let from = self.by_column.as_ptr().cast::<u8>().add(unit * UNIT);
                 isa.interleave_rows::<GROUP_COLUMNS>(from, STRETCH, codes[unit * STEPS].as_mut_ptr().cast());
@@ -169,15 +185,15 @@ impl Stretch {
             if GROUP == STRETCH {
                 self.sum_superblock(isa, codes, lanes);
             } else {
-                self.sum_blocks(isa, codes, lanes);
+                self.sum_blocks(isa, codes, lanes, units);
             }
         }
     }
 
-    /// The sums of eight blocks of 32.
+    /// The sums of up to eight blocks of 32.
     #[inline(always)]
-    fn sum_blocks<I: Isa>(&mut self, isa: I, codes: &CodeRows, lanes: usize) {
-        for unit in 0..UNITS {
+    fn sum_blocks<I: Isa>(&mut self, isa: I, codes: &CodeRows, lanes: usize, blocks: usize) {
+        for unit in 0..blocks.min(UNITS) {
             let [a, b] = array_of(
                 #[inline(always)]
                 |half| {
