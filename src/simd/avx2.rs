@@ -172,15 +172,19 @@ impl Isa for Avx2 {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    fn spread_sixteens(self, bits: __m256i, half: usize) -> __m256i {
-        // SAFETY: the token proves AVX2.
+    unsafe fn add_sixteens(self, codes: [__m256i; 2], bits: impl Fn(usize) -> *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller vouches for 4 bytes at each place; the token proves AVX2.
         unsafe {
-            let first = half as i64 * 0x0202_0202_0202_0202;
-            let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
-            let bytes = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order));
+            let of = |i: usize| _mm_cvtsi32_si128(bits(i).cast::<i32>().read_unaligned());
+            let bits = _mm256_set_m128i(of(1), of(0));
             let one_each = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
-            _mm256_and_si256(set, _mm256_set1_epi8(16))
+            let add = |codes, first: i64| {
+                let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
+                let bytes = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(order));
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, one_each), one_each);
+                _mm256_or_si256(codes, _mm256_and_si256(set, _mm256_set1_epi8(16)))
+            };
+            [add(codes[0], 0), add(codes[1], 0x0202_0202_0202_0202)]
         }
     }
     #[inline(always)]

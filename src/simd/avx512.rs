@@ -167,14 +167,21 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    fn spread_sixteens(self, bits: __m512i, half: usize) -> __m512i {
-        // SAFETY: the token proves AVX-512 BW.
+    unsafe fn add_sixteens(self, codes: [__m512i; 2], bits: impl Fn(usize) -> *const u8) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for 4 bytes at each place; the token proves BMI2 and AVX-512 BW.
         unsafe {
-            let first = half as i64 * 0x0202_0202_0202_0202;
-            let one_each = _mm512_set1_epi64(0x8040_2010_0804_0201u64 as i64);
-            let order = _mm_set_epi64x(first + 0x0101_0101_0101_0101, first);
-            let bytes = _mm512_shuffle_epi8(bits, _mm512_broadcast_i32x4(order));
-            _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, one_each), 16)
+            // In general registers, whose ports are idle here.
+            let pair = |i: usize| {
+                let [first, second] = [i, i + 1].map(|i| u64::from(bits(i).cast::<u32>().read_unaligned()));
+                first | second << 32
+            };
+            let (first, second) = (pair(0), pair(2));
+            let sixteens =
+                |halves: u64| _mm512_maskz_set1_epi8(_pext_u64(first, halves) | _pext_u64(second, halves) << 32, 16);
+            [
+                _mm512_or_si512(codes[0], sixteens(0x0000_FFFF_0000_FFFF)),
+                _mm512_or_si512(codes[1], sixteens(0xFFFF_0000_FFFF_0000)),
+            ]
         }
     }
     #[inline(always)]

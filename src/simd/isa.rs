@@ -117,9 +117,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// 4 bytes at `p` are readable; no alignment needed.
     unsafe fn broadcast(self, p: *const u8) -> Self::V;
-    /// 16 in every byte `i` of each 16 whose bit `i` is set, 0 in the others: of the lower (0) or upper (1) half of the 32 bits
-    /// that the 16 bytes start with.
-    fn spread_sixteens(self, bits: Self::V, half: usize) -> Self::V;
+    /// Adds 16 to every byte `i` of each 16 whose bit `i` is set: of the lower 16 of the 32 bits that lie at each of `LANES / 4`
+    /// places to the first codes, of the upper ones to the second codes, all of which are below 16.
+    ///
+    /// # Safety
+    /// 4 bytes at each place are readable; no alignment needed.
+    unsafe fn add_sixteens(self, codes: [Self::V; 2], bits: impl Fn(usize) -> *const u8) -> [Self::V; 2];
     /// `value` in every lane.
     fn splat(self, value: i32) -> Self::V;
     /// Bitwise and.

@@ -201,11 +201,16 @@ mod tests {
                 assert_eq!(Self::lanes(isa, register), column);
             }
 
+            let codes = [isa.splat(0x0F03_0A05), isa.splat(0x0001_0E07)];
+            let bits: &[u8] = bytemuck::cast_slice(&words);
+            // SAFETY: 4 bytes at each of at most four places.
+            let sixteens = unsafe { isa.add_sixteens(codes, |i| bits[7 * i..].as_ptr()) };
             for half in 0..2 {
-                let spread = Self::lanes(isa, isa.spread_sixteens(load(1), half));
-                for (i, byte) in bytemuck::cast_slice::<i32, u8>(&spread).iter().enumerate() {
-                    let bits = words[I::LANES + i / 16 * 4] as u32;
-                    assert_eq!(*byte as u32, (bits >> (16 * half + i % 16) & 1) * 16);
+                let (codes, sixteens) = (Self::lanes(isa, codes[half]), Self::lanes(isa, sixteens[half]));
+                let codes: &[u8] = bytemuck::cast_slice(&codes);
+                for (i, byte) in bytemuck::cast_slice::<i32, u8>(&sixteens).iter().enumerate() {
+                    let bit = 16 * half + i % 16;
+                    assert_eq!(*byte, codes[i] + (bits[7 * (i / 16) + bit / 8] >> (bit % 8) & 1) * 16);
                 }
             }
 

@@ -115,10 +115,13 @@ impl Isa for Scalar {
         [unsafe { p.cast::<i32>().read_unaligned() }; LANES]
     }
     #[inline(always)]
-    fn spread_sixteens(self, bits: Lanes, half: usize) -> Lanes {
-        let bits = bits[0] as u32 >> (16 * half);
+    unsafe fn add_sixteens(self, codes: [Lanes; 2], bits: impl Fn(usize) -> *const u8) -> [Lanes; 2] {
+        // SAFETY: the caller vouches for 4 bytes.
+        let bits = unsafe { bits(0).cast::<u32>().read_unaligned() }.to_le();
         // Each of four bits to bit 4 of its byte: the products do not overlap.
-        array_of(|lane| ((bits >> (4 * lane) & 15) as i32 * 0x0204_0810) & 0x1010_1010)
+        let spread =
+            |half: usize, lane: usize| ((bits >> (16 * half + 4 * lane) & 15) as i32 * 0x0204_0810) & 0x1010_1010;
+        array_of(|half| array_of(|lane| codes[half][lane] | spread(half, lane)))
     }
     #[inline(always)]
     fn splat(self, value: i32) -> Lanes {

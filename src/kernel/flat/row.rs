@@ -132,9 +132,9 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         let mut at = x_blocks.start;
         let registers = blocks.chunks_exact(I::LANES);
         let (last, whole) = (registers.remainder(), blocks.len() - blocks.len() % I::LANES);
-        // Adding across lanes is a long chain of instructions. While it waits it keeps those of the next blocks out, so it
-        // comes after them, unless fifth bits need the registers or there are none.
-        let adds_later = I::LANES > 4 && const { !matches!(Planes::of::<F>(), Some(Planes { high: Some(_), .. })) };
+        // Adding across lanes is a long chain of instructions. While it waits it keeps those of the next blocks out: it comes
+        // after them, where registers can hold it.
+        let adds_later = I::LANES > 4;
         let mut waiting = None;
         for (i, blocks) in registers.enumerate() {
             ask_ahead::<F, I>(isa, blocks);
@@ -254,7 +254,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 let [d, m] = F::scales(&blocks[b]);
                 Self::keep(scales, b, d, m);
             }
-            // SAFETY: the nibbles, and 16 bytes from the fifth bits on, are inside the block, registers of x inside x.
+            // SAFETY: the nibbles and the fifth bits are inside the block, registers of x inside x.
             unsafe {
                 let pairs = isa.load_sixteens(
                     #[inline(always)]
@@ -263,14 +263,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
                 let mask = isa.splat(0x0F0F_0F0F);
                 let mut codes = [isa.and(pairs, mask), isa.and(isa.shr(pairs, 4), mask)];
                 if let Some(plane) = planes.high {
-                    let bits = isa.load_sixteens(
+                    codes = isa.add_sixteens(
+                        codes,
                         #[inline(always)]
                         |i| bytes(&blocks[g * together + i]).add(plane.at),
                     );
-                    codes = [
-                        isa.or(codes[0], isa.spread_sixteens(bits, 0)),
-                        isa.or(codes[1], isa.spread_sixteens(bits, 1)),
-                    ];
                 }
                 let mut sum = [[isa.splat(0)]];
                 isa.dot::<BITS, 2, 1, 1>(
