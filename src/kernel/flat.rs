@@ -9,7 +9,7 @@ use super::{
     native::Window,
     pack::{pack_codes, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::prefetch_ahead,
+    prefetch::{keep_order, prefetch_ahead},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -310,6 +310,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         for block in 0..x.k / UNIT_CODES {
             if AHEAD {
                 prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
+            } else {
+                keep_order();
             }
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {

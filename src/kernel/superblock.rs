@@ -14,7 +14,7 @@ use super::{
     native::Window,
     pack::{pack_codes, pack_pairs, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, pair_of_four, unpack_code, unpack_pair, unpack_step, unpack_value},
-    prefetch::{AHEAD_BYTES, LINE_BYTES, prefetch},
+    prefetch::{AHEAD_BYTES, LINE_BYTES, keep_order, prefetch},
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -253,6 +253,11 @@ impl<
     #[inline(always)]
     fn codes(&self, step: usize, i: usize) -> I::V {
         let unit = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unit_at(step / UNIT_STEPS);
+        // Where there are scales, dots wait for them, and the compiler does better by itself.
+        let scaled = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED;
+        if !AHEAD && !scaled && i == 0 && step.is_multiple_of(UNIT_STEPS) {
+            keep_order();
+        }
         // SAFETY: the tile has eight units, of eight steps.
         unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add(unit + self.row(i) * 4), step % UNIT_STEPS) }
     }
