@@ -3,10 +3,10 @@
 //! Of nibbles a register takes the low ones of LANES / 4 blocks at once, the next one the high ones, so that each block has
 //! four lanes; of x, lower and upper halves of blocks lie apart. Other codes are taken in their order, eight lanes to a block.
 //!
-//! Instructions for 64 products with AVX-512, from the assembly: 12.4 (Q4_0) and 12.9 (Q4_1), a third of them inserts that put
-//! blocks and their scales together. What limits them on Zen 4 are its four vector ports, of which one of 512 bits holds one for
-//! two cycles, and its loads, of which one of 512 bits takes 1.3 cycles and 1.6 across two lines: 43 cycles for 16 blocks of
-//! Q4_0, from L2.
+//! Instructions for 64 products with AVX-512, from the assembly: 13 (Q4_0, Q4_1), a third of them inserts that put blocks and
+//! their scales together; with fifth bits 24, of which 10 make masks in general registers. What limits them on Zen 4 are its
+//! four vector ports, of which one of 512 bits holds one for two cycles, and its loads, of which one of 512 bits takes 1.3
+//! cycles and 1.6 across two lines: 38 cycles for 16 blocks of Q4_0, from L2.
 
 use super::{
     super::{

@@ -1,8 +1,8 @@
 //! Decode from native superblocks: lanes are codes of one row, then superblocks, of that row and the ones that follow.
 //!
-//! Instructions for 64 products with AVX-512, from the assembly: Q2_K 12, Q6_K 14, Q3_K and Q4_K 18, Q5_K 21; some 80 more add
+//! Instructions for 64 products with AVX-512, from the assembly: Q2_K 12, Q6_K 14, Q3_K and Q4_K 18, Q5_K 21; 50 to 80 more add
 //! across the lanes of 16 superblocks. What limits them on Zen 4 are its four vector ports, of which one of 512 bits holds one
-//! for two cycles: from L2 17 (Q2_K) to 24 cycles (Q3_K, Q6_K) a superblock. Six-bit scales are unpacked in general registers
+//! for two cycles: from L2 16 (Q2_K, Q4_K) to 22 cycles a superblock. Six-bit scales are unpacked in general registers
 //! for that: in vector ones it takes a third of the instructions, and Q3_K and Q5_K were slower.
 
 use super::{
