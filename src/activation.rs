@@ -328,9 +328,6 @@ impl Quantized {
                 }
             };
             let x = &x[first * k..(first + columns) * k];
-            if columns < GROUP_COLUMNS {
-                *stretch = Stretch::new();
-            }
             level.dispatch(QuantizeGroup::<GROUP> { x, k, group, stretch });
         };
         let groups = if k == 0 { 0 } else { m.div_ceil(GROUP_COLUMNS) };
@@ -339,7 +336,12 @@ impl Quantized {
         let groups_a_task = groups.div_ceil(tasks.max(1));
         let task = |task: usize| {
             let mut stretch = Stretch::new();
-            for g in task * groups_a_task..groups.min((task + 1) * groups_a_task) {
+            let first = task * groups_a_task;
+            for g in first..groups.min(first + groups_a_task) {
+                // Where the last group lacks columns, those of the one before would stay.
+                if g > first && (g + 1) * GROUP_COLUMNS > m {
+                    stretch = Stretch::new();
+                }
                 quantize_group(g, &mut stretch);
             }
         };

@@ -122,7 +122,6 @@ impl Stretch {
     #[inline(always)]
     pub fn quantize<I: Isa, const GROUP: usize>(&mut self, isa: I, x: &[f32], column: usize) {
         let span = 4 * I::LANES;
-        let mut padded = [0.0; 4 * WIDEST];
         if let Ok(x) = <&[f32; STRETCH]>::try_from(x) {
             for first in (0..STRETCH).step_by(span) {
                 // SAFETY: 4 · LANES divides STRETCH.
@@ -130,6 +129,7 @@ impl Stretch {
             }
             return;
         }
+        let mut padded = [0.0; 4 * WIDEST];
         for (i, values) in x[..x.len().min(STRETCH)].chunks(span).enumerate() {
             let from = if values.len() == span {
                 values.as_ptr()
@@ -172,7 +172,7 @@ impl Stretch {
     /// Interleaves the columns' first `len` codes and sums them.
     #[inline(always)]
     pub fn sum<I: Isa, const GROUP: usize>(&mut self, isa: I, codes: &mut CodeRows, len: usize) {
-        let units = if len < STRETCH { len / UNIT } else { UNITS };
+        let units = len.min(STRETCH) / UNIT;
         for unit in 0..units {
             // SAFETY: 8 columns of 32 bytes, and 8 steps of 32 bytes.
             unsafe {
@@ -193,7 +193,7 @@ impl Stretch {
     /// The sums of up to eight blocks of 32.
     #[inline(always)]
     fn sum_blocks<I: Isa>(&mut self, isa: I, codes: &CodeRows, lanes: usize, blocks: usize) {
-        for unit in 0..blocks.min(UNITS) {
+        for unit in 0..blocks {
             let [a, b] = array_of(
                 #[inline(always)]
                 |half| {

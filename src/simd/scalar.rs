@@ -117,7 +117,7 @@ impl Isa for Scalar {
     #[inline(always)]
     unsafe fn add_sixteens(self, codes: [Lanes; 2], bits: impl Fn(usize) -> *const u8) -> [Lanes; 2] {
         // SAFETY: the caller vouches for 4 bytes.
-        let bits = unsafe { bits(0).cast::<u32>().read_unaligned() }.to_le();
+        let bits = u32::from_le(unsafe { bits(0).cast::<u32>().read_unaligned() });
         // Each of four bits to bit 4 of its byte: the products do not overlap.
         let spread =
             |half: usize, lane: usize| ((bits >> (16 * half + 4 * lane) & 15) as i32 * 0x0204_0810) & 0x1010_1010;

@@ -78,30 +78,17 @@ impl Operand {
     }
 }
 
-/// Lane b is the sum of the b-th eight integers from `p` on.
+/// `N` registers from `p` on.
 ///
 /// # Safety
-/// As many are readable as `LANES` sums need.
+/// They are readable.
 #[inline(always)]
-unsafe fn sums_of_eights<I: Isa>(isa: I, p: *const u8) -> I::V {
-    isa.sum_eights(array_of(
+unsafe fn registers<I: Isa, const N: usize>(isa: I, p: *const u8) -> [I::V; N] {
+    array_of(
         #[inline(always)]
         // SAFETY: the caller's promise.
         |i| unsafe { isa.load(p.add(i * I::LANES * 4)) },
-    ))
-}
-
-/// Lane b is the sum of the b-th four integers from `p` on.
-///
-/// # Safety
-/// As many are readable as `LANES` sums need.
-#[inline(always)]
-unsafe fn sums_of_fours<I: Isa>(isa: I, p: *const u8) -> I::V {
-    isa.sum_fours(array_of(
-        #[inline(always)]
-        // SAFETY: the caller's promise.
-        |i| unsafe { isa.load(p.add(i * I::LANES * 4)) },
-    ))
+    )
 }
 
 impl<
@@ -203,7 +190,7 @@ impl<
         let bias = const { remaining_bias::<I>(BITS, BIAS) };
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sum = sums_of_eights(isa, sums.products.as_ptr().add(first).cast());
+            let mut sum = isa.sum_eights(registers(isa, sums.products.as_ptr().add(first).cast()));
             if !Self::SCALED && bias != 0 {
                 sum = isa.add(sum, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
             }
@@ -214,9 +201,9 @@ impl<
                 let dmin = isa.widen_f16(isa.shr(both, 16));
                 let mins = sums.mins.as_ptr();
                 let mins = if GROUP == 32 {
-                    sums_of_fours(isa, mins.add(first).cast())
+                    isa.sum_fours(registers(isa, mins.add(first).cast()))
                 } else {
-                    sums_of_eights(isa, mins.add(2 * first).cast())
+                    isa.sum_eights(registers(isa, mins.add(2 * first).cast()))
                 };
                 term = isa.sub_f32(term, isa.mul_f32(dmin, isa.to_f32(mins)));
             }
