@@ -1,4 +1,4 @@
-//! AVX2 with F16C and FMA: eight lanes, bytes multiplied by `vpmaddubsw`.
+//! AVX2 with F16C and FMA: eight lanes, bytes multiplied by `vpmaddubsw`, or by `vpdpbusd` where there is AVX-VNNI.
 //!
 //! `vpmaddubsw` adds two u8 × i8 products into an i16 that saturates, so codes of b bits may be summed in i16 only while
 //! 2·(2ᵇ − 1)·127 per step stays below 2¹⁵: 8 steps of 4-bit codes, 4 of 5 bits, 2 of 6 bits. 8-bit codes are centred
@@ -11,20 +11,30 @@
 //! measured alone): 50 MACs a cycle for products and sums alone. Of that rate, the tile of 2 × 4 in assembly, loads and
 //! groups' scales included, reaches 96% without scales, 83% with integer scales of groups of 32, 77% of 16, 68% with a float
 //! scale for each 32 (4 bits, from L1 or L2), and 39% with 8 bits; the compiler's loops here come within a tenth of it.
+//!
+//! With AVX-VNNI 64 MACs are two `vpdpbusd`, whatever the codes; scales, minima and folding are those of AVX-512 VNNI. Golden Cove
+//! starts two a cycle, on ports 0 and 1, as it does of `vpdpwssd` and of float multiplications, and sums, shuffles and loads go
+//! beside. A dot waits five cycles for the one before it, and eight sums are all that sixteen registers hold: in assembly the
+//! tile of 2 × 4 reaches 76% of the dots' rate in chains of 64, 83% in chains of eight that are added to others
+//! ([`Isa::SHORT_CHAINS`]), 76% with integer scales of groups of 32, 68% of 16, 64% with a float scale for each 32 (2 × 6: 89,
+//! 83, 78, 71 and 67%, of columns that no group of eight divides into).
 
-mod steps;
+mod products;
+mod spread;
+mod vnni;
 
 use super::{
-    Level,
-    isa::{Isa, RegisterTile},
+    Level, cpu,
+    isa::{FLOAT_ORIGIN, Isa, RegisterTile, dot_registers_scaled},
     vectorize_with,
 };
 use core::arch::x86_64::*;
+use spread::{SPLIT, SPREAD_ONE, SPREAD_TWO, spread_by};
 
 pulp::simd_type! {
     /// The proof that this CPU has AVX2, F16C and FMA.
     #[allow(missing_docs)]
-    pub struct Avx2 {
+    struct Features {
         pub sse: "sse",
         pub sse2: "sse2",
         pub sse3: "sse3",
@@ -42,49 +52,50 @@ pulp::simd_type! {
     }
 }
 
-/// The bytes of a register.
-#[repr(align(32))]
-struct Pattern([u8; 32]);
+/// The proof that this CPU has AVX2, F16C and FMA, and with `VNNI` also AVX-VNNI, whose `vpdpbusd` then multiplies bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Ymm<const VNNI: bool>(Features);
 
-/// What [`_mm256_shuffle_epi8`] spreads one of eight i16 by: the same to both halves of a register.
-static SPREAD_ONE: [Pattern; 8] = spread([0, 1, 2, 3, 4, 5, 6, 7], 0);
-/// The same, the next one to the upper half.
-static SPREAD_TWO: [Pattern; 4] = spread([0, 2, 4, 6], 1);
+/// AVX2 alone.
+pub type Avx2 = Ymm<false>;
+/// AVX2 with AVX-VNNI: most of Intel's CPUs without AVX-512.
+pub type AvxVnni = Ymm<true>;
 
-/// What spreads the low or the high i16 of each lane over the lane.
-static SPLIT: [Pattern; 2] = {
-    let mut patterns = [const { Pattern([0; 32]) }; 2];
-    let mut i = 0;
-    while i < 64 {
-        let (half, byte) = (i / 32, i % 32);
-        patterns[half].0[byte] = (byte % 16 / 4 * 4 + 2 * half + byte % 2) as u8;
-        i += 1;
+impl<const VNNI: bool> Ymm<VNNI> {
+    /// The proof, if the CPU has the instructions.
+    #[inline]
+    pub fn try_new() -> Option<Self> {
+        let features = Features::try_new()?;
+        (!VNNI || cpu::has_avx_vnni()).then_some(Ymm(features))
     }
-    patterns
-};
 
-const fn spread<const N: usize>(of_low: [u8; N], to_high: u8) -> [Pattern; N] {
-    let mut patterns = [const { Pattern([0; 32]) }; N];
-    let mut i = 0;
-    while i < N * 32 {
-        let (pattern, byte) = (i / 32, i % 32);
-        patterns[pattern].0[byte] = 2 * (of_low[pattern] + to_high * (byte / 16) as u8) + (byte % 2) as u8;
-        i += 1;
+    /// The proof.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    pub unsafe fn new_unchecked() -> Self {
+        // SAFETY: the caller's promise is the same.
+        Ymm(unsafe { Features::new_unchecked() })
     }
-    patterns
-}
 
-/// The bytes of `v` that a pattern says, within each half.
-#[inline(always)]
-fn spread_by(_: Avx2, v: __m256i, pattern: &'static Pattern) -> __m256i {
-    // Volatile, or the compiler makes two or three shuffles of its own out of this one.
-    // SAFETY: the token proves AVX2; a pattern has 32 aligned bytes.
-    unsafe { _mm256_shuffle_epi8(v, (&raw const pattern.0).cast::<__m256i>().read_volatile()) }
+    /// The same proof, which is asked for only where it is one of AVX-VNNI.
+    #[inline(always)]
+    fn with_vnni(self) -> AvxVnni {
+        debug_assert!(VNNI);
+        Ymm(self.0)
+    }
+
+    /// The same proof, less that of AVX-VNNI.
+    #[inline(always)]
+    fn without_vnni(self) -> Avx2 {
+        Ymm(self.0)
+    }
 }
 
 /// In each half, the sums of the four lanes there of each register.
 #[inline(always)]
-fn sum_quads(_: Avx2, v: [__m256i; 4]) -> __m256i {
+fn sum_quads<const VNNI: bool>(_: Ymm<VNNI>, v: [__m256i; 4]) -> __m256i {
     // SAFETY: the token proves AVX2.
     unsafe {
         let two = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -93,25 +104,26 @@ fn sum_quads(_: Avx2, v: [__m256i; 4]) -> __m256i {
     }
 }
 
-impl Isa for Avx2 {
-    const LEVEL: Level = Level::Avx2;
+impl<const VNNI: bool> Isa for Ymm<VNNI> {
+    const LEVEL: Level = if VNNI { Level::AvxVnni } else { Level::Avx2 };
     const LANES: usize = 8;
     const PANELS: usize = 1;
     const RUN_COLUMNS: usize = 4;
-    const CENTERS_8BIT: bool = true;
+    const CENTERS_8BIT: bool = !VNNI;
     const CENTERS_6BIT: bool = true;
-    const HALF_CENTRES: bool = true;
-    const PREFERS_I16_SUMS: bool = false;
-    const ONE_BIAS: bool = false;
-    const SUM_ORIGIN: i32 = 0;
-    const FOLDS_SCALES: bool = false;
+    const HALF_CENTRES: bool = !VNNI;
+    const PREFERS_I16_SUMS: bool = VNNI;
+    const ONE_BIAS: bool = VNNI;
+    const SHORT_CHAINS: bool = VNNI;
+    const SUM_ORIGIN: i32 = if VNNI { FLOAT_ORIGIN } else { 0 };
+    const FOLDS_SCALES: bool = VNNI;
     type Narrow = Self;
     type V = __m256i;
     type F = __m256;
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
-        vectorize_with!(self, f)
+        vectorize_with!(self.0, f)
     }
     #[inline(always)]
     fn outlined<R>(self, f: impl FnOnce() -> R) -> R {
@@ -319,13 +331,19 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn dot_i16(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        if VNNI {
+            return vnni::dot_i16(self.with_vnni(), acc, a, b);
+        }
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
     }
     #[inline(always)]
     fn split_scales(self, pair: __m256i) -> [__m256i; 2] {
+        if VNNI {
+            return [self.and(pair, self.splat(0xFFFF)), self.shr(pair, 16)];
+        }
         // Both halves of the lane, so that `vpmaddwd` adds and scales the two i16 sums in one.
-        [spread_by(self, pair, &SPLIT[0]), spread_by(self, pair, &SPLIT[1])]
+        [spread_by(self.without_vnni(), pair, &SPLIT[0]), spread_by(self.without_vnni(), pair, &SPLIT[1])]
     }
     #[inline(always)]
     fn abs_i8(self, a: __m256i) -> __m256i {
@@ -334,12 +352,19 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn scale_origin(self, d: __m256) -> __m256 {
+        if VNNI {
+            // Exact: an f16 has 11 bits, the origin 2.
+            return self.mul_f32(d, self.splat_f32(-f32::from_bits(FLOAT_ORIGIN as u32)));
+        }
         // A finite d minus itself is 0, any other is NaN.
         self.add_f32(d, self.sub_f32(d, d))
     }
     #[inline(always)]
-    fn scale_sum(self, sum: __m256i, _: __m256, finite: __m256) -> __m256 {
-        self.mul_f32(self.to_f32(sum), finite)
+    fn scale_sum(self, sum: __m256i, d: __m256, origin: __m256) -> __m256 {
+        if VNNI {
+            return self.mul_add_f32(self.bits_f32(sum), d, origin);
+        }
+        self.mul_f32(self.to_f32(sum), origin)
     }
     #[inline(always)]
     fn sub_i16(self, a: __m256i, b: __m256i) -> __m256i {
@@ -367,7 +392,10 @@ impl Isa for Avx2 {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        self.sum_steps::<BITS, STEPS, MR, NR, false>(
+        if VNNI {
+            return vnni::dot::<STEPS, MR, NR>(self.with_vnni(), acc, &w, &x);
+        }
+        self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, false>(
             acc,
             [self.splat(0x0001_0001); MR],
             #[inline(always)]
@@ -386,13 +414,31 @@ impl Isa for Avx2 {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        if BITS == 6 {
-            self.sum_steps::<BITS, STEPS, MR, NR, true>(acc, scale, centre, w, x);
+        if VNNI {
+            let isa = self.with_vnni();
+            super::vnni::dot_scaled::<AvxVnni, BITS, STEPS, MR, NR, FIT>(isa, acc, scale, &centre, &w, &x);
+        } else if BITS == 6 {
+            self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, true>(acc, scale, centre, w, x);
         } else {
-            self.sum_steps::<BITS, STEPS, MR, NR, false>(acc, scale, centre, w, x);
+            self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, false>(acc, scale, centre, w, x);
         }
     }
 
+    #[inline(always)]
+    fn dot_pair_scaled<const GROUP: usize>(
+        self,
+        sum: &mut [[__m256i; 1]; 1],
+        scales: (&[u8; 16], i16),
+        halves: [[usize; 2]; 2],
+        w: [__m256i; 2],
+        x: [__m256i; 2],
+    ) {
+        if VNNI {
+            vnni::dot_pair_scaled::<GROUP>(self.with_vnni(), sum, scales, halves[0][0], w, x);
+        } else {
+            dot_registers_scaled::<Self, GROUP>(self, sum, scales, halves, w, x);
+        }
+    }
     #[inline(always)]
     unsafe fn dot_sums(self, a: &[u8; 16], bias: i16, b: *const i16, count: usize) -> __m256i {
         // SAFETY: the caller vouches for `count` elements of b, `a` has 16; the token proves AVX2.
@@ -415,7 +461,8 @@ impl Isa for Avx2 {
             let eight = _mm_cvtepu8_epi16(_mm_loadl_epi64(scales.as_ptr().add(first).cast()));
             let eight = _mm256_broadcastsi128_si256(_mm_sub_epi16(eight, _mm_set1_epi16(bias)));
             let pattern = if GROUP == 16 { &SPREAD_TWO[index % 4] } else { &SPREAD_ONE[index] };
-            spread_by(self, eight, pattern)
+            let spread = spread_by(self.without_vnni(), eight, pattern);
+            if VNNI { self.and(spread, self.splat(0xFFFF)) } else { spread }
         }
     }
     #[inline(always)]

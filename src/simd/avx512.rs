@@ -18,16 +18,14 @@
 //! six `vpmaddwd`, `vpdpwssd`, `vpmaddubsw`, `vmulps` or `vfmadd` among twelve dots take six cycles more; twelve `vpaddd`,
 //! loads or broadcasts, or six `vaddps`, `vcvtdq2ps` or `vpshufb` none).
 
-mod steps;
-
 use super::{
     Level,
     avx2::Avx2,
     isa::{FLOAT_ORIGIN, Isa, RegisterTile},
     vectorize_with,
+    vnni::{self, Vnni},
 };
 use core::arch::x86_64::*;
-use steps::{dot_i16, sums_are_narrow};
 
 pulp::simd_type! {
     /// The proof that this CPU has AVX-512 F, BW, DQ, VL and VNNI.
@@ -52,6 +50,54 @@ pulp::simd_type! {
         pub avx512dq: "avx512dq",
         pub avx512vl: "avx512vl",
         pub avx512vnni: "avx512vnni",
+    }
+}
+
+/// `vpdpwssd`, which LLVM would take apart into a multiplication and an addition: two of the port's cycles for one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_i16(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: registers only.
+    unsafe {
+        core::arch::asm!(
+            "vpdpwssd {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+/// [`Vnni::finished`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finished(mut sum: __m512i) -> __m512i {
+    // SAFETY: no instruction at all.
+    unsafe { core::arch::asm!("/* {} */", inout(zmm_reg) sum, options(nostack, preserves_flags)) };
+    sum
+}
+
+impl Vnni for Avx512Vnni {
+    const SUMS_AT_ONCE: usize = 8;
+    // Eight sums and their scaling keep the ports busy as they are.
+    const SUMS_LEFT_TO_COMPILER: usize = 8;
+
+    #[inline(always)]
+    fn dot_bytes(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512 VNNI.
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
+    }
+    #[inline(always)]
+    fn finished(self, sum: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { finished(sum) }
+    }
+    #[inline(always)]
+    fn split_sum(self, sum: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512BW.
+        unsafe { _mm512_shuffle_epi8(sum, _mm512_set4_epi32(0x0E0D_800C, 0x0A09_8008, 0x0605_8004, 0x0201_8000)) }
     }
 }
 
@@ -94,6 +140,7 @@ impl Isa for Avx512Vnni {
     const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = true;
     const ONE_BIAS: bool = true;
+    const SHORT_CHAINS: bool = false;
     const SUM_ORIGIN: i32 = FLOAT_ORIGIN;
     const FOLDS_SCALES: bool = true;
     type Narrow = Avx2;
@@ -356,7 +403,11 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        self.sum_steps::<STEPS, MR, NR>(acc, MR * NR <= 8, &w, &x);
+        if MR * NR > 8 {
+            vnni::add_steps::<Self, STEPS, MR, NR, 0, false>(self, acc, &w, &x);
+        } else {
+            vnni::add_steps_twice::<Self, STEPS, MR, NR>(self, acc, &w, &x);
+        }
     }
 
     #[inline(always)]
@@ -368,15 +419,7 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        let scale = if const { sums_are_narrow::<BITS, STEPS, FIT>() } { scale } else { self.wide_scales(scale) };
-        const { assert!(MR * NR <= 8 || NR == 8) };
-        // Eight sums at a time: with those of all groups and what they are made of, all that registers hold.
-        if MR * NR > 8 {
-            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 0, 4>(acc, scale, &centre, &w, &x);
-            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 4, 4>(acc, scale, &centre, &w, &x);
-        } else {
-            self.scaled_columns::<BITS, STEPS, MR, NR, FIT, 0, NR>(acc, scale, &centre, &w, &x);
-        }
+        vnni::dot_scaled::<Self, BITS, STEPS, MR, NR, FIT>(self, acc, scale, &centre, &w, &x);
     }
 
     #[inline(always)]

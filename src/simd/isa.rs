@@ -62,6 +62,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const PREFERS_I16_SUMS: bool;
     /// Whether a dot costs the same for codes of any width, so that expanded ones may all have the bias 128.
     const ONE_BIAS: bool;
+    /// Whether sums of few steps, added to others, are faster than sums of many, each of which waits for the one before.
+    const SHORT_CHAINS: bool;
     /// What the sums that [`Isa::scale_sum`] takes start from.
     const SUM_ORIGIN: i32;
     /// Whether products of codes and group scales are better made once, when a panel is expanded, where they fit a byte.
@@ -237,9 +239,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         w: [Self::V; 2],
         x: [Self::V; 2],
     ) {
-        // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-        dot_register_scaled::<Self, 4, GROUP>(self, sum, (scales, bias), halves[0], w[0], x[0]);
-        dot_register_scaled::<Self, 4, GROUP>(self, sum, (scales, bias), halves[1], w[1], x[1]);
+        dot_registers_scaled::<Self, GROUP>(self, sum, (scales, bias), halves, w, x);
     }
 
     /// In any lanes, of 8 in any of the first four, the products of the first `count` (8 or 16) bytes, less `bias`, and i16.
@@ -317,6 +317,21 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// As the kernel's.
     unsafe fn column_tile<K: RegisterTile>(self, columns_and_width: (usize, usize), kernel: &mut K);
+}
+
+/// [`Isa::dot_pair_scaled`], one register after the other.
+#[inline(always)]
+pub fn dot_registers_scaled<I: Isa, const GROUP: usize>(
+    isa: I,
+    sum: &mut [[I::V; 1]; 1],
+    scales: (&[u8; 16], i16),
+    halves: [[usize; 2]; 2],
+    w: [I::V; 2],
+    x: [I::V; 2],
+) {
+    // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
+    dot_register_scaled::<I, 4, GROUP>(isa, sum, scales, halves[0], w[0], x[0]);
+    dot_register_scaled::<I, 4, GROUP>(isa, sum, scales, halves[1], w[1], x[1]);
 }
 
 /// [`Isa::dot_pair_scaled`], of one register.

@@ -4,21 +4,23 @@
 //! [`Level::dispatch`] is the one place where a level becomes a token.
 
 mod array;
+mod cpu;
 mod isa;
 mod scalar;
-mod vendor;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 pub use array::array_of;
+pub(crate) use cpu::is_amd_avx512;
 pub use isa::{
     FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, dot_register_scaled, largest_code, sums_fit,
 };
 pub use scalar::Scalar;
-pub(crate) use vendor::is_amd_avx512;
 
 /// Enters the features of pulp token `$token` and calls `$f`.
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +52,8 @@ pub enum Level {
     Scalar,
     /// x86-64 with AVX2, F16C and FMA.
     Avx2,
+    /// x86-64 with AVX2, F16C, FMA and AVX-VNNI: Intel's CPUs without AVX-512 from Alder Lake on.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
 }
@@ -64,7 +68,7 @@ pub trait IsaTask {
 
 impl Level {
     /// All levels, the slowest first.
-    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512Vnni];
+    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512Vnni];
 
     /// The fastest level that this CPU has.
     pub fn best() -> Level {
@@ -76,7 +80,9 @@ impl Level {
         match self {
             Level::Scalar => true,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::Avx2::is_available(),
+            Level::Avx2 => avx2::Avx2::try_new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => avx2::AvxVnni::try_new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => avx512::Avx512Vnni::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
@@ -98,11 +104,12 @@ impl Level {
         })
     }
 
-    /// The name that a level is parsed from: `scalar`, `avx2`, `avx512vnni`.
+    /// The name that a level is parsed from: `scalar`, `avx2`, `avxvnni`, `avx512vnni`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
+            Level::AvxVnni => "avxvnni",
             Level::Avx512Vnni => "avx512vnni",
         }
     }
@@ -115,6 +122,14 @@ impl Level {
         match self {
             Level::Avx512Vnni => {
                 if let Some(isa) = avx512::Avx512Vnni::try_new() {
+                    return isa.vectorize(
+                        #[inline(always)]
+                        || task.run(isa),
+                    );
+                }
+            }
+            Level::AvxVnni => {
+                if let Some(isa) = avx2::AvxVnni::try_new() {
                     return isa.vectorize(
                         #[inline(always)]
                         || task.run(isa),

@@ -56,6 +56,7 @@ impl Isa for Scalar {
     const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = false;
     const ONE_BIAS: bool = false;
+    const SHORT_CHAINS: bool = false;
     const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;
     type Narrow = Self;

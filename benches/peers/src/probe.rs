@@ -143,6 +143,26 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
         }
     }
 
+    fn vpdpbusd_ymm(loops: usize) {
+        // SAFETY: only called where the CPU has AVX-VNNI; the registers are declared, memory is not touched.
+        unsafe {
+            asm!(
+                "2:",
+                "{{vex}} vpdpbusd ymm0, ymm14, ymm15", "{{vex}} vpdpbusd ymm1, ymm14, ymm15",
+                "{{vex}} vpdpbusd ymm2, ymm14, ymm15", "{{vex}} vpdpbusd ymm3, ymm14, ymm15",
+                "{{vex}} vpdpbusd ymm4, ymm14, ymm15", "{{vex}} vpdpbusd ymm5, ymm14, ymm15",
+                "{{vex}} vpdpbusd ymm6, ymm14, ymm15", "{{vex}} vpdpbusd ymm7, ymm14, ymm15",
+                "{{vex}} vpdpbusd ymm8, ymm14, ymm15", "{{vex}} vpdpbusd ymm9, ymm14, ymm15",
+                "{{vex}} vpdpbusd ymm10, ymm14, ymm15", "{{vex}} vpdpbusd ymm11, ymm14, ymm15",
+                "dec {loops}", "jnz 2b",
+                loops = inout(reg) loops => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+                out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
     fn vpmaddubsw(loops: usize) {
         // SAFETY: only called where the CPU has AVX2; the registers are declared, memory is not touched.
         unsafe {
@@ -165,6 +185,8 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
 
     if is_x86_feature_detected!("avx512vnni") {
         ("vpdpbusd zmm", 12 * 64, vpdpbusd)
+    } else if is_x86_feature_detected!("avxvnni") {
+        ("vpdpbusd ymm", 12 * 32, vpdpbusd_ymm)
     } else if is_x86_feature_detected!("avx2") {
         ("vpmaddubsw+vpaddw ymm", 6 * 32, vpmaddubsw)
     } else {

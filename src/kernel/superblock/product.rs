@@ -156,9 +156,11 @@ impl<
             let mut sums = [init; MR];
             for unit in 0..UNITS {
                 weights.prefetch_part(unit, UNITS);
+                // What a unit adds: the sums themselves, or sums of its own.
+                let mut parts = if I::SHORT_CHAINS { [[isa.splat(0); NR]; MR] } else { sums };
                 if FOLDED {
                     isa.dot::<8, UNIT_STEPS, MR, NR>(
-                        &mut sums,
+                        &mut parts,
                         #[inline(always)]
                         |step, i| weights.codes(unit * UNIT_STEPS + step, i),
                         #[inline(always)]
@@ -166,12 +168,20 @@ impl<
                     );
                 } else {
                     isa.dot::<BITS, UNIT_STEPS, MR, NR>(
-                        &mut sums,
+                        &mut parts,
                         #[inline(always)]
                         |step, i| weights.codes(unit * UNIT_STEPS + step, i),
                         #[inline(always)]
                         |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
                     );
+                }
+                if I::SHORT_CHAINS {
+                    for (sum, part) in sums.as_flattened_mut().iter_mut().zip(parts.as_flattened()) {
+                        *sum = isa.add(*sum, *part);
+                    }
+                    isa.set_aside(&mut sums);
+                } else {
+                    sums = parts;
                 }
             }
             sums
