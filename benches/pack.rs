@@ -1,30 +1,73 @@
-//! Packing every format into fresh huge pages, in bytes of the source per second, from one thread and from two; `copy` is
-//! what a plain copy of the same bytes into new memory comes to.
+//! Packing every format, in bytes of the source per second, on one thread and on two: into fresh huge pages (`fresh`), which the
+//! system clears first, and into pages that are there (`mapped`), each beside a plain copy of as many bytes.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quantblock::weight::{FORMATS, WeightFormat};
-use quantblock::{Arena, executor::ThreadPool};
-use std::{hint::black_box, time::Duration};
+use quantblock::{
+    Arena, Executor, Result,
+    executor::ThreadPool,
+    memory::{self, PackedMemory, Region},
+    weight::{FORMATS, WeightFormat},
+};
+use std::{
+    ptr::NonNull,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-/// A matrix of a layer.
-const SHAPE: (usize, usize) = (4096, 4096);
+/// More bytes in any format than the system's allocator keeps of what was freed (32 MiB).
+const SHAPE: (usize, usize) = (32768, 4096);
+
+/// Where regions for packed weights start.
+const ALIGN: usize = 4096;
+
+/// The same huge pages for one tensor after another.
+struct Mapped(Vec<u8>);
+
+impl PackedMemory for Mapped {
+    fn allocate(&mut self, len: usize) -> Result<Region> {
+        self.0.resize(len + ALIGN, 0);
+        let first = self.0.as_ptr().align_offset(ALIGN);
+        let start = self.0[first..].as_mut_ptr();
+        // SAFETY: initialized bytes of this vector, which outlives the weights here: each is dropped before the next is packed.
+        unsafe { Region::from_raw(NonNull::new(start).expect("an address"), len, Arc::new(())) }
+    }
+}
+
+/// Copies `source` into `to`, which has room for it and may not have been touched.
+fn copy(pool: &ThreadPool, source: &[u8], to: &mut Vec<u8>) {
+    let part = source.len().div_ceil(pool.threads());
+    let parts: Vec<_> = to.spare_capacity_mut().chunks_mut(part).zip(source.chunks(part)).map(Mutex::new).collect();
+    pool.run(parts.len(), &|i| {
+        let (to, from) = &mut *parts[i].lock().expect("no panic");
+        for (to, from) in to.iter_mut().zip(*from) {
+            to.write(*from);
+        }
+    });
+}
 
 fn packing(c: &mut Criterion) {
     let (n, k) = SHAPE;
     for &(type_id, format) in FORMATS {
-        let some_rows: Vec<f32> = (0..16 * k).map(|i| ((i * 7919) % 1009) as f32 / 504.0 - 1.0).collect();
-        let weights: Vec<f32> = some_rows.iter().copied().cycle().take(n * k).collect();
-        let native = WeightFormat::quantized(type_id, &weights, None, n, k).expect("weights");
+        let row = WeightFormat::quantized(type_id, &vec![0.5; k], None, 1, k).expect("a row");
+        let source: Vec<u8> = (0..n * row.size_bytes()).map(|i| (i * 151 + i / 7) as u8).collect();
+        let native = WeightFormat::from_bytes(type_id, source.clone(), n, k).expect("weights");
         let mut group = c.benchmark_group(format!("pack/{format}"));
-        group.throughput(Throughput::BytesDecimal(native.size_bytes() as u64));
+        group.throughput(Throughput::BytesDecimal(source.len() as u64));
         for threads in [1, 2] {
             let pool = ThreadPool::new(threads);
-            group.bench_function(format!("{threads}"), |b| {
+            group.bench_function(format!("{threads}/fresh"), |b| {
                 b.iter(|| native.clone().pack_in(&mut Arena::new(), &pool).expect("packed weights"))
             });
+            group.bench_function(format!("{threads}/fresh copy"), |b| {
+                b.iter(|| copy(&pool, &source, &mut memory::buffer(source.len()).expect("memory for a copy")))
+            });
+            let mut mapped = Mapped(memory::buffer(source.len() + ALIGN).expect("memory for packed weights"));
+            group.bench_function(format!("{threads}/mapped"), |b| {
+                b.iter(|| native.clone().pack_in(&mut mapped, &pool).expect("packed weights"))
+            });
+            mapped.0.clear();
+            group.bench_function(format!("{threads}/mapped copy"), |b| b.iter(|| copy(&pool, &source, &mut mapped.0)));
         }
-        let source = vec![1u8; native.size_bytes()];
-        group.bench_function("copy", |b| b.iter(|| black_box(&source).clone()));
         group.finish();
     }
 }
@@ -33,8 +76,8 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(1));
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(500));
     targets = packing
 }
 criterion_main!(benches);

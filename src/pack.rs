@@ -67,3 +67,39 @@ impl<F: QuantBlock> IsaTask for Panel<'_, F> {
         F::Tile::pack::<F, I>(isa, &rows[..count], self.tiles);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{for_each_format, format};
+    use alloc::{vec, vec::Vec};
+
+    /// Whatever the bytes of blocks, every level makes the same panel of them.
+    fn every_level_packs_the_same<F: QuantBlock>() {
+        let (k, block_bytes) = (3 * F::BLOCK, size_of::<F::Block>());
+        for rows in [PANEL_ROWS, 5] {
+            let native: Vec<u8> = (0..rows * 3 * block_bytes).map(|i| (i * 151 + i / 7) as u8).collect();
+            let packed = |level: Level| {
+                let mut tiles = vec![0xA5; 3 * F::Tile::TILE_BYTES];
+                let panel = Panel::<F> { native: &native, rows: 0..rows, k, tiles: &mut tiles, format: PhantomData };
+                level.dispatch(panel);
+                tiles
+            };
+            let expected = packed(Level::Scalar);
+            for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+                assert!(packed(level) == expected, "{rows} rows of {} by {}", F::NAME, level.name());
+            }
+        }
+    }
+
+    macro_rules! check {
+        ([] $($format:ident = $id:literal),* $(,)?) => {
+            $(every_level_packs_the_same::<format::$format>();)*
+        };
+    }
+
+    #[test]
+    fn every_level_packs_every_format_the_same() {
+        for_each_format!(check);
+    }
+}

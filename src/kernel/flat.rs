@@ -7,7 +7,7 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     native::Window,
-    pack::{pack_codes, pack_unit},
+    pack::{pack_blocks, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
     prefetch::{keep_order, prefetch_ahead},
     tile::{FlatTile, IntTile, Tile},
@@ -194,14 +194,15 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
 
     #[inline(always)]
     fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]) {
-        pack_codes::<F>(
+        pack_blocks::<F, I>(
+            isa,
             rows,
             out,
             #[inline(always)]
-            |blocks, tile| {
+            |blocks, codes, tile| {
                 let (unit, scales) = tile.split_at_mut(Self::CODES_BYTES);
-                // SAFETY: the unit is whole, and a block has 256 codes.
-                unsafe { pack_unit::<I, BITS>(isa, (&raw const blocks[0].codes).cast(), unit.as_mut_ptr()) };
+                // SAFETY: the unit is whole.
+                unsafe { pack_unit::<I, BITS>(isa, codes, 0, unit.as_mut_ptr()) };
                 for (row, block) in blocks.iter().enumerate() {
                     scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
                     if MIN {

@@ -25,6 +25,7 @@ mod prefetch;
 mod shared;
 mod superblock;
 mod tile;
+mod transpose;
 
 pub(crate) use column_arrays::ColumnArrays;
 pub(crate) use driver::{Job, Operand, Weights};

@@ -1,11 +1,12 @@
 //! Packing a panel in registers: what `packed` unpacks.
 //!
-//! Blocks become integer codes, 32 bytes of each of 16 rows are interleaved into vectors (lanes are rows), and those are put
+//! Codes of 16 rows are transposed (lanes are rows), from where they lie in the rows' blocks or from integer views, and put
 //! together by shifts: the cost is that of reading the blocks.
 
 use super::{
-    packed::{Piece, UNIT_STEPS, byte_mask, layout, low_vectors, pair_of_four},
+    packed::{Piece, UNIT_CODES, UNIT_STEPS, byte_mask, layout, low_vectors, pair_of_four},
     tile::Tile,
+    transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
 };
 use crate::{
     QuantBlock,
@@ -13,41 +14,110 @@ use crate::{
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
 
-/// 32 bytes of each of 16 rows, interleaved.
-#[repr(C, align(64))]
-struct Steps([u8; UNIT_STEPS * VECTOR_BYTES]);
+/// The codes of a block of 16 rows.
+pub(super) struct PanelCodes<'a> {
+    views: &'a [BlockCodes; PANEL_ROWS],
+    /// The codes with lanes of rows, unless they are in the views.
+    steps: Option<&'a Steps>,
+}
 
-/// The integer views of a panel's blocks, one after the other: `pack` makes a tile of each.
-#[inline(always)]
-pub(super) fn pack_codes<F: QuantBlock>(
-    rows: &[&[F::Block]],
-    out: &mut [u8],
-    pack: impl Fn(&[BlockCodes; PANEL_ROWS], &mut [u8]),
-) {
-    // Rows that are missing stay zero.
-    let mut codes = [BlockCodes::default(); PANEL_ROWS];
-    for (block, tile) in out.chunks_exact_mut(F::Tile::TILE_BYTES).enumerate() {
-        for (row, codes) in rows.iter().zip(&mut codes) {
-            F::codes(&row[block], codes);
+impl<'a> PanelCodes<'a> {
+    /// Those of integer views.
+    pub fn of(views: &'a [BlockCodes; PANEL_ROWS]) -> Self {
+        PanelCodes { views, steps: None }
+    }
+
+    /// The steps of unit `unit`, for which there is `room`.
+    ///
+    /// # Safety
+    /// The block has the unit.
+    #[inline(always)]
+    unsafe fn unit<'r, I: Isa>(&'r self, isa: I, unit: usize, room: &'r mut UnitSteps) -> &'r UnitSteps {
+        if let Some(steps) = self.steps {
+            return steps.unit(unit);
         }
-        pack(&codes, tile);
+        // SAFETY: the views have the unit's codes, 32 bytes of each, and there is room for them.
+        unsafe {
+            let first = (&raw const self.views[0].codes).cast::<u8>().add(unit * UNIT_CODES);
+            isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), (&raw mut *room).cast());
+        }
+        room
     }
 }
 
-/// Packs the codes of a unit, of which `first` is the first row's; the other rows' are in their own [`BlockCodes`].
+/// The blocks of a panel, one after the other: `pack` makes a tile of what their integer views have beside codes, and of
+/// their codes.
+#[inline(always)]
+pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
+    isa: I,
+    rows: &[&[F::Block]],
+    out: &mut [u8],
+    pack: impl Fn(&[BlockCodes; PANEL_ROWS], &PanelCodes<'_>, &mut [u8]),
+) {
+    // Rows that are missing stay zero.
+    let mut views = [BlockCodes::default(); PANEL_ROWS];
+    let tiles = out.chunks_exact_mut(F::Tile::TILE_BYTES).enumerate();
+    match <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
+        Ok(rows) if const { in_place::<F>() } => {
+            let mut steps = Steps::ZERO;
+            for (block, tile) in tiles {
+                // SAFETY: rows are as long as the tiles of `out`, and a block has at most as many steps as there are.
+                unsafe {
+                    let blocks = RowBlocks::<F, I>::new(isa, rows, block);
+                    for (row, view) in views.iter_mut().enumerate() {
+                        if F::Tile::GROUP == F::BLOCK {
+                            [view.d, view.dmin] = F::scales(&*blocks.block(row));
+                            continue;
+                        }
+                        // The compiler leaves out what makes the codes.
+                        let mut read = BlockCodes::default();
+                        F::codes(&*blocks.block(row), &mut read);
+                        (view.d, view.dmin, view.scales, view.mins) = (read.d, read.dmin, read.scales, read.mins);
+                    }
+                    blocks.codes(
+                        (&raw mut steps).cast(),
+                        #[inline(always)]
+                        |codes| codes,
+                    );
+                }
+                pack(&views, &PanelCodes { views: &views, steps: Some(&steps) }, tile);
+            }
+        }
+        _ => {
+            for (block, tile) in tiles {
+                for (row, view) in rows.iter().zip(&mut views) {
+                    F::codes(&row[block], view);
+                }
+                pack(&views, &PanelCodes::of(&views), tile);
+            }
+        }
+    }
+}
+
+/// Whether codes of whole panels come from where they lie: those of superblocks of nibbles come faster by way of the view.
+const fn in_place<F: QuantBlock>() -> bool {
+    match CodesAt::of::<F>() {
+        CodesAt::Bytes(_) => F::BLOCK == 32,
+        CodesAt::Nibbles(_) => true,
+        CodesAt::Planes(planes) => planes.low.bits == 2,
+        CodesAt::View => false,
+    }
+}
+
+/// Packs the codes of unit `unit`.
 ///
 /// # Safety
-/// 32 codes at `first` and at the same place in the 15 blocks behind it are readable, a unit of `BITS` at `out` writable.
+/// The block has the unit, and one of `BITS` is writable at `out`.
 #[inline(always)]
-pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, first: *const u8, out: *mut u8) {
-    let mut steps = Steps([0; _]);
-    // SAFETY: the caller vouches for the rows; vectors and registers are inside the steps and the BITS vectors of the unit.
+pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, codes: &PanelCodes<'_>, unit: usize, out: *mut u8) {
+    let mut room = UnitSteps::ZERO;
+    // SAFETY: the caller vouches for the unit; vectors and registers are inside it and its BITS vectors.
     unsafe {
-        isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), steps.0.as_mut_ptr());
+        let steps = codes.unit(isa, unit, &mut room);
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
             let steps: [I::V; UNIT_STEPS] = array_of(
                 #[inline(always)]
-                |s| isa.load(steps.0.as_ptr().add(s * VECTOR_BYTES + at)),
+                |s| isa.load(steps.0[s].as_ptr().add(at)),
             );
             let mut vectors = [isa.splat(0); UNIT_STEPS];
             for step in 0..UNIT_STEPS {
@@ -81,18 +151,18 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
 ) {
     // Vectors of four scales or minima, the scales first.
     const { assert!(core::mem::offset_of!(BlockCodes, mins) == core::mem::offset_of!(BlockCodes, scales) + 16) };
-    let mut fours = Steps([0; _]);
+    let mut fours = UnitSteps::ZERO;
     // SAFETY: a block has 16 bytes of scales and as many of minima; at most 8 pairs of each are read, and what is written
     // are the vectors of the pairs.
     unsafe {
         let groups = blocks.as_ptr().cast::<u8>().add(core::mem::offset_of!(BlockCodes, scales));
-        isa.interleave_rows::<PANEL_ROWS>(groups, size_of::<BlockCodes>(), fours.0.as_mut_ptr());
+        isa.interleave_rows::<PANEL_ROWS>(groups, size_of::<BlockCodes>(), (&raw mut fours).cast());
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
             let pairs: [I::V; 16] = array_of(
                 #[inline(always)]
                 |pair| {
                     let (first, pair) = if pair < scales { (0, pair) } else { (UNIT_STEPS / 2, (pair - scales) % 8) };
-                    let four = isa.load(fours.0.as_ptr().add((first + pair / 2) * VECTOR_BYTES + at));
+                    let four = isa.load(fours.0[first + pair / 2].as_ptr().add(at));
                     pair_of_four(isa, four, pair)
                 },
             );
@@ -154,8 +224,7 @@ mod tests {
             let start = pairs.as_mut_ptr();
             // SAFETY: the second unit of a block's codes, a whole unit and all pairs.
             unsafe {
-                let first = (&raw const blocks[0].codes).cast::<u8>().add(32);
-                pack_unit::<I, BITS>(isa, first, unit.as_mut_ptr());
+                pack_unit::<I, BITS>(isa, &PanelCodes::of(blocks), 1, unit.as_mut_ptr());
                 pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, |v| start.add(v * VECTOR_BYTES));
             }
             [unit, pairs]

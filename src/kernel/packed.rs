@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::{
         format::BlockCodes,
-        kernel::pack::pack_unit,
+        kernel::pack::{PanelCodes, pack_unit},
         simd::{PANEL_ROWS, Scalar},
     };
     use alloc::vec;
@@ -234,8 +234,8 @@ mod tests {
             }
         }
         let mut unit = vec![0; unit_bytes(BITS)];
-        // SAFETY: a block has 256 codes, and the unit is whole.
-        unsafe { pack_unit::<_, BITS>(Scalar, (&raw const blocks[0].codes).cast(), unit.as_mut_ptr()) };
+        // SAFETY: the unit is whole.
+        unsafe { pack_unit::<_, BITS>(Scalar, &PanelCodes::of(&blocks), 0, unit.as_mut_ptr()) };
         for (row, block) in blocks.iter().enumerate() {
             for (i, &code) in block.codes[..UNIT_CODES].iter().enumerate() {
                 assert_eq!(unpack_code::<BITS>(&unit, row, i), code, "bits {BITS}");

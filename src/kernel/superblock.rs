@@ -12,7 +12,7 @@ use super::{
     driver::{self, Job},
     flat::store_sums,
     native::Window,
-    pack::{pack_codes, pack_pairs, pack_unit},
+    pack::{pack_blocks, pack_pairs, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, pair_of_four, unpack_code, unpack_pair, unpack_step, unpack_value},
     prefetch::{AHEAD_BYTES, LINE_BYTES, keep_order, prefetch},
     tile::{IntTile, SuperTile, Tile},
@@ -296,11 +296,12 @@ impl<
 
     #[inline(always)]
     fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]) {
-        pack_codes::<F>(
+        pack_blocks::<F, I>(
+            isa,
             rows,
             out,
             #[inline(always)]
-            |blocks, tile| {
+            |blocks, codes, tile| {
                 let start = tile.as_mut_ptr();
                 if Self::SCALED {
                     let mins = if MIN { Self::PAIRS } else { 0 };
@@ -318,10 +319,7 @@ impl<
                 }
                 for unit in 0..UNITS {
                     // SAFETY: the tile has its units, and a block the codes of all of them.
-                    unsafe {
-                        let first = (&raw const blocks[0].codes).cast::<u8>().add(unit * UNIT_CODES);
-                        pack_unit::<I, BITS>(isa, first, start.add(Self::unit_at(unit)));
-                    }
+                    unsafe { pack_unit::<I, BITS>(isa, codes, unit, start.add(Self::unit_at(unit))) };
                 }
                 let (d, dmin) = tile[Self::D_AT..].split_at_mut(Self::DMIN_AT - Self::D_AT);
                 for (row, block) in blocks.iter().enumerate() {
