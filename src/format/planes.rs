@@ -21,7 +21,8 @@ pub struct Plane {
 /// Where the bits of a block's codes lie: one of the two ways that kernels know.
 ///
 /// - In superblocks of 256: low planes of 2 or 4 bits with a stride of 32 or 64, high ones of 1 or 2 with a stride of 32.
-/// - In blocks of 32: nibbles with a stride of 16, fifth bits with a stride of 1.
+/// - In blocks of 32: nibbles with a stride of 16, fifth bits with a stride of 1, which start at least 16 bytes before the
+///   block's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planes {
     /// The low bits.
@@ -97,7 +98,11 @@ impl Planes {
         }
         if let Some(high) = planes.high {
             if F::BLOCK == 32 {
-                assert!(high.bits == 1 && high.stride == 1 && high.at + 4 <= block_bytes, "4 bytes of bits");
+                // Read in a piece of 16 bytes, which must not end behind the block.
+                assert!(
+                    high.bits == 1 && high.stride == 1 && high.at + 16 <= block_bytes,
+                    "4 bytes of bits, 12 behind"
+                );
             } else {
                 assert!(matches!(high.bits, 1 | 2) && high.stride == 32, "planes of 1 or 2 bits, chunks of 32 bytes");
                 assert!(high.at + 32 * high.bits as usize <= block_bytes, "a plane inside the block");

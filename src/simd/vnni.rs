@@ -1,4 +1,4 @@
-//! Sums of products with `vpdpbusd`, step by step, as few at a time as there are registers for, whatever these are wide.
+//! Sums of products with `vpdpbusd`, step by step, as few at a time as there are registers for, of either width.
 
 use super::{
     array_of,
