@@ -80,7 +80,6 @@ fn finished(mut sum: __m512i) -> __m512i {
 }
 
 impl Vnni for Avx512Vnni {
-    const SUMS_AT_ONCE: usize = 8;
     // Eight sums and their scaling keep the ports busy as they are.
     const SUMS_LEFT_TO_COMPILER: usize = 8;
 

@@ -8,8 +8,6 @@ use super::{
 /// An instruction set that has `vpdpbusd`, and whose [`Isa::split_scales`] gives a scale and a zero, which `vpdpwssd` multiplies by
 /// a sum's low half and by its sign.
 pub trait Vnni: Isa {
-    /// Sums of a tile that registers hold beside what they are made of.
-    const SUMS_AT_ONCE: usize;
     /// Sums of a tile that is left in the order that the compiler finds, at most.
     const SUMS_LEFT_TO_COMPILER: usize;
     /// `acc` plus the products of the four u8 and i8 of each lane.
@@ -19,6 +17,9 @@ pub trait Vnni: Isa {
     /// Lanes of at most 24 bits as i16 pairs: the lowest byte, and the other two.
     fn split_sum(self, sum: Self::V) -> Self::V;
 }
+
+/// Sums that registers hold beside those of all groups and what they are made of.
+const SUMS_AT_ONCE: usize = 8;
 
 /// Whether a group's sums fit an i16: by what is known of x, or whatever it is.
 const fn sums_are_narrow<const BITS: u32, const STEPS: usize, const FIT: bool>() -> bool {
@@ -126,9 +127,8 @@ pub fn dot_scaled<I: Vnni, const BITS: u32, const STEPS: usize, const MR: usize,
     x: &impl Fn(usize, usize) -> I::V,
 ) {
     let scale = if const { sums_are_narrow::<BITS, STEPS, FIT>() } { scale } else { wide_scales(isa, scale) };
-    const { assert!(MR * NR <= I::SUMS_AT_ONCE || MR * 4 == I::SUMS_AT_ONCE && NR == 8) };
-    // With the sums of all groups and what these are made of, all that registers hold.
-    if MR * NR > I::SUMS_AT_ONCE {
+    const { assert!(MR * NR <= SUMS_AT_ONCE || MR * 4 == SUMS_AT_ONCE && NR == 8) };
+    if MR * NR > SUMS_AT_ONCE {
         scaled_columns::<I, BITS, STEPS, MR, NR, FIT, 0, 4>(isa, acc, scale, centre, w, x);
         scaled_columns::<I, BITS, STEPS, MR, NR, FIT, 4, 4>(isa, acc, scale, centre, w, x);
     } else {

@@ -101,7 +101,6 @@ pub fn dot_pair_scaled<const GROUP: usize>(
 }
 
 impl Vnni for AvxVnni {
-    const SUMS_AT_ONCE: usize = 8;
     const SUMS_LEFT_TO_COMPILER: usize = 4;
 
     #[inline(always)]
