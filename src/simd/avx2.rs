@@ -79,11 +79,10 @@ impl<const VNNI: bool> Ymm<VNNI> {
         Ymm(unsafe { Features::new_unchecked() })
     }
 
-    /// The same proof, which is asked for only where it is one of AVX-VNNI.
+    /// The same proof, if it is one of AVX-VNNI.
     #[inline(always)]
-    fn with_vnni(self) -> AvxVnni {
-        debug_assert!(VNNI);
-        Ymm(self.0)
+    fn with_vnni(self) -> Option<AvxVnni> {
+        if VNNI { Some(Ymm(self.0)) } else { None }
     }
 
     /// The same proof, less that of AVX-VNNI.
@@ -331,8 +330,8 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
 
     #[inline(always)]
     fn dot_i16(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        if VNNI {
-            return vnni::dot_i16(self.with_vnni(), acc, a, b);
+        if let Some(isa) = self.with_vnni() {
+            return vnni::dot_i16(isa, acc, a, b);
         }
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
@@ -392,8 +391,8 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        if VNNI {
-            return vnni::dot::<STEPS, MR, NR>(self.with_vnni(), acc, &w, &x);
+        if let Some(isa) = self.with_vnni() {
+            return vnni::dot::<STEPS, MR, NR>(isa, acc, &w, &x);
         }
         self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, false>(
             acc,
@@ -414,8 +413,7 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        if VNNI {
-            let isa = self.with_vnni();
+        if let Some(isa) = self.with_vnni() {
             super::vnni::dot_scaled::<AvxVnni, BITS, STEPS, MR, NR, FIT>(isa, acc, scale, &centre, &w, &x);
         } else if BITS == 6 {
             self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, true>(acc, scale, centre, w, x);
@@ -433,8 +431,8 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: [__m256i; 2],
         x: [__m256i; 2],
     ) {
-        if VNNI {
-            vnni::dot_pair_scaled::<GROUP>(self.with_vnni(), sum, scales, halves[0][0], w, x);
+        if let Some(isa) = self.with_vnni() {
+            vnni::dot_pair_scaled::<GROUP>(isa, sum, scales, halves[0][0], w, x);
         } else {
             dot_registers_scaled::<Self, GROUP>(self, sum, scales, halves, w, x);
         }
