@@ -5,7 +5,7 @@
 
 use super::{
     prefetch::{LINE_BYTES, prefetch},
-    tile::{IntTile, Tile},
+    tile::IntTile,
     transpose::{CodesAt, PIECE, PIECE_STEPS, RowBlocks, place},
 };
 use crate::{
@@ -87,12 +87,13 @@ unsafe fn read<F: QuantBlock, I: Isa>(
             let next = block.wrapping_offset(ahead);
             prefetch(isa, next.cast(), const { asked_at_once::<F>() } * size_of::<F::Block>());
         }
-        // SAFETY: the rows have the block.
-        let block = unsafe { &*block };
-        if const { in_place::<F>() } && F::Tile::GROUP == F::BLOCK {
-            [view.d, view.dmin] = F::scales(block);
-        } else {
-            F::codes(block, view);
+        // SAFETY: as above, and the rows have the block.
+        unsafe {
+            if const { in_place::<F>() } {
+                blocks.read_scales(row, view);
+            } else {
+                F::codes(&*block, view);
+            }
         }
     }
 }

@@ -65,14 +65,7 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
                 unsafe {
                     let blocks = RowBlocks::<F, I>::new(isa, rows, block);
                     for (row, view) in views.iter_mut().enumerate() {
-                        if F::Tile::GROUP == F::BLOCK {
-                            [view.d, view.dmin] = F::scales(&*blocks.block(row));
-                            continue;
-                        }
-                        // The compiler leaves out what makes the codes.
-                        let mut read = BlockCodes::default();
-                        F::codes(&*blocks.block(row), &mut read);
-                        (view.d, view.dmin, view.scales, view.mins) = (read.d, read.dmin, read.scales, read.mins);
+                        blocks.read_scales(row, view);
                     }
                     blocks.codes(
                         (&raw mut steps).cast(),

@@ -1,9 +1,12 @@
 //! Native blocks of 16 rows, whose codes become registers with lanes of rows.
 
-use super::packed::{UNIT_CODES, UNIT_STEPS};
+use super::{
+    packed::{UNIT_CODES, UNIT_STEPS},
+    tile::Tile,
+};
 use crate::{
     QuantBlock,
-    format::{Plane, Planes, signed_codes_at},
+    format::{BlockCodes, Plane, Planes, signed_codes_at},
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::marker::PhantomData;
@@ -64,6 +67,24 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
     pub unsafe fn block(&self, row: usize) -> *const F::Block {
         // SAFETY: the caller's promise, and that of `new`.
         unsafe { self.rows.get_unchecked(row).as_ptr().add(self.block) }
+    }
+
+    /// Reads what the integer view of a row's block has beside codes.
+    ///
+    /// # Safety
+    /// `row` is below 16.
+    #[inline(always)]
+    pub unsafe fn read_scales(&self, row: usize, view: &mut BlockCodes) {
+        // SAFETY: the caller's promise, and that of `new`.
+        let block = unsafe { &*self.block(row) };
+        if F::Tile::GROUP == F::BLOCK {
+            [view.d, view.dmin] = F::scales(block);
+            return;
+        }
+        // The compiler leaves out what makes the codes.
+        let mut read = BlockCodes::default();
+        F::codes(block, &mut read);
+        (view.d, view.dmin, view.scales, view.mins) = (read.d, read.dmin, read.scales, read.mins);
     }
 
     /// Bytes `at` to `at + 15` of the blocks of the rows from `first` on.

@@ -66,6 +66,16 @@ pub trait IsaTask {
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
+/// Runs `task` with the instructions of `isa` enabled.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn enter<I: Isa, T: IsaTask>(isa: I, task: T) -> T::Output {
+    isa.vectorize(
+        #[inline(always)]
+        || task.run(isa),
+    )
+}
+
 impl Level {
     /// All levels, the slowest first.
     pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512Vnni];
@@ -122,26 +132,17 @@ impl Level {
         match self {
             Level::Avx512Vnni => {
                 if let Some(isa) = avx512::Avx512Vnni::try_new() {
-                    return isa.vectorize(
-                        #[inline(always)]
-                        || task.run(isa),
-                    );
+                    return enter(isa, task);
                 }
             }
             Level::AvxVnni => {
                 if let Some(isa) = avx2::AvxVnni::try_new() {
-                    return isa.vectorize(
-                        #[inline(always)]
-                        || task.run(isa),
-                    );
+                    return enter(isa, task);
                 }
             }
             Level::Avx2 => {
                 if let Some(isa) = avx2::Avx2::try_new() {
-                    return isa.vectorize(
-                        #[inline(always)]
-                        || task.run(isa),
-                    );
+                    return enter(isa, task);
                 }
             }
             Level::Scalar => {}
