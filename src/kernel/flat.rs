@@ -63,7 +63,7 @@ pub(super) fn store_sums<I: Isa, const NR: usize>(
 }
 
 impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN> {
-    const CODES_BYTES: usize = unit_bytes(BITS);
+    const CODES_BYTES: usize = unit_bytes(BITS, UNIT_CODES);
     /// What gives four codes the bias 128.
     const TO_ONE_BIAS: i32 = ((128 - BIAS) as u32).wrapping_mul(0x0101_0101) as i32;
 
@@ -75,14 +75,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
 
     /// Whether `columns` starts that take the bias 128 away cost less than those for the bias of packed codes.
     const fn starts_packed<I: Isa>(columns: usize) -> bool {
-        I::ONE_BIAS && BIAS != 0 && (Self::TO_ONE_BIAS == 0 || columns >= 4)
+        I::WHOLE_BYTES && BIAS != 0 && (Self::TO_ONE_BIAS == 0 || columns >= 4)
     }
 
     /// The integer view of one row of a packed block: what `pack` was given.
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
         let (unit, scales) = tile.split_at(Self::CODES_BYTES);
         for (i, code) in out.codes[..UNIT_CODES].iter_mut().enumerate() {
-            *code = unpack_code::<BITS>(unit, row, i);
+            *code = unpack_code::<BITS, UNIT_CODES>(unit, row, i);
         }
         let half = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]) as u32;
         out.d = half(row * 2);
@@ -186,7 +186,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
         (8, false) => "flat8",
         _ => "flat",
     };
-    const TILE_BYTES: usize = unit_bytes(BITS) + HALVES_BYTES * (1 + MIN as usize);
+    const TILE_BYTES: usize = Self::CODES_BYTES + HALVES_BYTES * (1 + MIN as usize);
 
     fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>) {
         driver::multiply_int::<F, Self>(job, panels);
@@ -202,7 +202,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
             |blocks, codes, tile| {
                 let (unit, scales) = tile.split_at_mut(Self::CODES_BYTES);
                 // SAFETY: the unit is whole.
-                unsafe { pack_unit::<I, BITS>(isa, codes, 0, unit.as_mut_ptr()) };
+                unsafe { pack_unit::<I, BITS, UNIT_CODES>(isa, codes, 0, unit.as_mut_ptr()) };
                 for (row, block) in blocks.iter().enumerate() {
                     scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
                     if MIN {
@@ -248,7 +248,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
 
     #[inline(always)]
     fn expanded_codes<I: Isa>(isa: I, codes: I::V) -> I::V {
-        if I::ONE_BIAS { Self::to_one_bias(isa, codes) } else { codes }
+        if I::WHOLE_BYTES { Self::to_one_bias(isa, codes) } else { codes }
     }
 
     #[inline(always)]

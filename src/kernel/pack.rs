@@ -4,7 +4,10 @@
 //! together by shifts: the cost is that of reading the blocks.
 
 use super::{
-    packed::{Piece, UNIT_CODES, UNIT_STEPS, byte_mask, layout, low_vectors, pair_of_four},
+    packed::{
+        LONG_RUNS, MAX_VECTORS, Piece, UNIT_CODES, UNIT_STEPS, byte_mask, contents, low_vectors, pair_of_four,
+        unit_bytes, unit_runs,
+    },
     tile::Tile,
     transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
 };
@@ -27,18 +30,18 @@ impl<'a> PanelCodes<'a> {
         PanelCodes { views, steps: None }
     }
 
-    /// The steps of unit `unit`, for which there is `room`.
+    /// The eight steps of run `run`, for which there is `room`.
     ///
     /// # Safety
-    /// The block has the unit.
+    /// The block has the run.
     #[inline(always)]
-    unsafe fn unit<'r, I: Isa>(&'r self, isa: I, unit: usize, room: &'r mut UnitSteps) -> &'r UnitSteps {
+    unsafe fn run<'r, I: Isa>(&'r self, isa: I, run: usize, room: &'r mut UnitSteps) -> &'r UnitSteps {
         if let Some(steps) = self.steps {
-            return steps.unit(unit);
+            return steps.unit(run);
         }
-        // SAFETY: the views have the unit's codes, 32 bytes of each, and there is room for them.
+        // SAFETY: the views have the run's codes, 32 bytes of each, and there is room for them.
         unsafe {
-            let first = (&raw const self.views[0].codes).cast::<u8>().add(unit * UNIT_CODES);
+            let first = (&raw const self.views[0].codes).cast::<u8>().add(run * UNIT_CODES);
             isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), (&raw mut *room).cast());
         }
         room
@@ -100,31 +103,59 @@ const fn in_place<F: QuantBlock>() -> bool {
 /// Packs the codes of unit `unit`.
 ///
 /// # Safety
-/// The block has the unit, and one of `BITS` is writable at `out`.
+/// The block has the unit, and one of `BITS` in groups of `GROUP` is writable at `out`.
 #[inline(always)]
-pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32>(isa: I, codes: &PanelCodes<'_>, unit: usize, out: *mut u8) {
-    let mut room = UnitSteps::ZERO;
-    // SAFETY: the caller vouches for the unit; vectors and registers are inside it and its BITS vectors.
+pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32, const GROUP: usize>(
+    isa: I,
+    codes: &PanelCodes<'_>,
+    unit: usize,
+    out: *mut u8,
+) {
+    let mut room = [UnitSteps::ZERO; LONG_RUNS];
+    let [first_room, others @ ..] = &mut room;
+    // SAFETY: the caller vouches for the unit; vectors and registers are inside it.
     unsafe {
-        let steps = codes.unit(isa, unit, &mut room);
+        let runs = const { unit_runs(BITS, GROUP) };
+        let mut steps = [codes.run(isa, unit * runs, first_room); LONG_RUNS];
+        if runs > 1 {
+            for (run, room) in others.iter_mut().enumerate() {
+                steps[run + 1] = codes.run(isa, unit * runs + run + 1, room);
+            }
+        }
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
-            let steps: [I::V; UNIT_STEPS] = array_of(
-                #[inline(always)]
-                |s| isa.load(steps.0[s].as_ptr().add(at)),
-            );
-            let mut vectors = [isa.splat(0); UNIT_STEPS];
-            for step in 0..UNIT_STEPS {
-                for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
-                    if width == 0 {
-                        break;
-                    }
-                    let piece = isa.and(steps[step], isa.splat(byte_mask(width, to)));
-                    vectors[vector] = isa.or(vectors[vector], isa.shl(piece, from - to));
+            // No loop of all, which would not be unrolled: where the bits of a vector come from is known.
+            const { assert!(MAX_VECTORS == 12) };
+            pack_vectors::<I, BITS, GROUP, 0>(isa, &steps, at, out);
+            pack_vectors::<I, BITS, GROUP, 4>(isa, &steps, at, out);
+            pack_vectors::<I, BITS, GROUP, 8>(isa, &steps, at, out);
+        }
+    }
+}
+
+/// Packs four vectors of a unit from number `FIRST` on, or as many of them as it has, the register at byte `at` of each.
+///
+/// # Safety
+/// A register lies there, and the unit is writable at `out`.
+#[inline(always)]
+unsafe fn pack_vectors<I: Isa, const BITS: u32, const GROUP: usize, const FIRST: usize>(
+    isa: I,
+    steps: &[&UnitSteps; LONG_RUNS],
+    at: usize,
+    out: *mut u8,
+) {
+    let vectors = const { unit_bytes(BITS, GROUP) / VECTOR_BYTES };
+    for vector in FIRST..vectors.min(FIRST + 4) {
+        let mut packed = isa.splat(0);
+        // SAFETY: the caller's promise; steps have as many vectors' bytes.
+        unsafe {
+            for Piece { step, from, to, width, .. } in const { contents(BITS, GROUP) }[vector] {
+                if width == 0 {
+                    break;
                 }
+                let codes = isa.load(steps[step / UNIT_STEPS].0[step % UNIT_STEPS].as_ptr().add(at));
+                packed = isa.or(packed, isa.shl(isa.and(codes, isa.splat(byte_mask(width, to))), from - to));
             }
-            for (vector, &v) in vectors[..BITS as usize].iter().enumerate() {
-                isa.store(out.add(vector * VECTOR_BYTES + at), v);
-            }
+            isa.store(out.add(vector * VECTOR_BYTES + at), packed);
         }
     }
 }
@@ -199,32 +230,36 @@ unsafe fn put_pairs<I: Isa, const WIDTH: u32>(
 mod tests {
     use super::*;
     use crate::{
-        kernel::packed::{self, pairs_bytes, unit_bytes},
+        kernel::packed::{self, pairs_bytes},
         simd::{IsaTask, Level},
     };
     use alloc::{vec, vec::Vec};
 
-    /// A unit of `BITS` and pairs of `PAIR_BITS`.
-    struct Packed<'a, const BITS: u32, const PAIR_BITS: u32>(&'a [BlockCodes; PANEL_ROWS], usize, usize);
+    /// A unit of `BITS` in groups of `GROUP`, and pairs of `PAIR_BITS`.
+    struct Packed<'a, const BITS: u32, const GROUP: usize, const PAIR_BITS: u32>(
+        &'a [BlockCodes; PANEL_ROWS],
+        usize,
+        usize,
+    );
 
-    impl<const BITS: u32, const PAIR_BITS: u32> IsaTask for Packed<'_, BITS, PAIR_BITS> {
+    impl<const BITS: u32, const GROUP: usize, const PAIR_BITS: u32> IsaTask for Packed<'_, BITS, GROUP, PAIR_BITS> {
         type Output = [Vec<u8>; 2];
 
         fn run<I: Isa>(self, isa: I) -> [Vec<u8>; 2] {
             let Packed(blocks, scales, mins) = self;
             let (mut unit, mut pairs) =
-                (vec![0xAA; unit_bytes(BITS)], vec![0xAA; pairs_bytes(PAIR_BITS, scales + mins)]);
+                (vec![0xAA; unit_bytes(BITS, GROUP)], vec![0xAA; pairs_bytes(PAIR_BITS, scales + mins)]);
             let start = pairs.as_mut_ptr();
             // SAFETY: the second unit of a block's codes, a whole unit and all pairs.
             unsafe {
-                pack_unit::<I, BITS>(isa, &PanelCodes::of(blocks), 1, unit.as_mut_ptr());
+                pack_unit::<I, BITS, GROUP>(isa, &PanelCodes::of(blocks), 1, unit.as_mut_ptr());
                 pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, |v| start.add(v * VECTOR_BYTES));
             }
             [unit, pairs]
         }
     }
 
-    fn matches_the_layout<const BITS: u32, const PAIR_BITS: u32>(scales: usize, mins: usize) {
+    fn matches_the_layout<const BITS: u32, const GROUP: usize, const PAIR_BITS: u32>(scales: usize, mins: usize) {
         let mut blocks = [BlockCodes::default(); PANEL_ROWS];
         for (row, block) in blocks.iter_mut().enumerate() {
             for (i, code) in block.codes.iter_mut().enumerate() {
@@ -240,12 +275,14 @@ mod tests {
         };
         let mut pairs = vec![0; pairs_bytes(PAIR_BITS, scales + mins)];
         packed::pack_pairs(PAIR_BITS, scales + mins, value, &mut pairs);
+        let codes = unit_runs(BITS, GROUP) * UNIT_CODES;
+        let unit = codes..2 * codes;
         for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
-            let packed = level.dispatch(Packed::<BITS, PAIR_BITS>(&blocks, scales, mins));
+            let packed = level.dispatch(Packed::<BITS, GROUP, PAIR_BITS>(&blocks, scales, mins));
             assert!(packed[1] == pairs, "pairs of {PAIR_BITS}, {}", level.name());
             for (row, block) in blocks.iter().enumerate() {
-                for (i, &code) in block.codes[32..64].iter().enumerate() {
-                    let found = packed::unpack_code::<BITS>(&packed[0], row, i);
+                for (i, &code) in block.codes[unit.clone()].iter().enumerate() {
+                    let found = packed::unpack_code::<BITS, GROUP>(&packed[0], row, i);
                     assert_eq!(found, code, "{BITS} bits, {}, row {row}, code {i}", level.name());
                 }
             }
@@ -254,12 +291,14 @@ mod tests {
 
     #[test]
     fn every_level_packs_as_the_layout_says() {
-        matches_the_layout::<1, 4>(8, 8);
-        matches_the_layout::<2, 4>(8, 0);
-        matches_the_layout::<3, 6>(8, 0);
-        matches_the_layout::<4, 6>(4, 4);
-        matches_the_layout::<5, 6>(8, 8);
-        matches_the_layout::<6, 8>(8, 0);
-        matches_the_layout::<8, 8>(4, 4);
+        matches_the_layout::<1, 32, 4>(8, 8);
+        matches_the_layout::<2, 32, 4>(8, 0);
+        matches_the_layout::<3, 32, 6>(8, 0);
+        matches_the_layout::<2, 16, 4>(8, 8);
+        matches_the_layout::<3, 16, 6>(8, 0);
+        matches_the_layout::<4, 32, 6>(4, 4);
+        matches_the_layout::<5, 32, 6>(8, 8);
+        matches_the_layout::<6, 32, 8>(8, 0);
+        matches_the_layout::<8, 32, 8>(4, 4);
     }
 }

@@ -5,6 +5,9 @@
 //! of 3 bits two codes and two bits, of 5 one and three, of 6 one and two. A whole code costs a shift and a mask, a piece one
 //! more instruction: 19, 23 and 22 for a unit of 3, 5 and 6 bits, where planes of 4, 2 and 1 bits would cost 37, 35 and 36.
 //!
+//! Of 2 and 3 bits in groups of 16 it is 128 codes, each group of which has one place in the bytes of four vectors: multiplied
+//! where they stand, its codes cost a mask each, and all of them a shift.
+//!
 //! Group scales and minima are pairs of 16-bit halves in the lanes of the rows (what an i16 dot multiplies), `BITS` wide, in
 //! planes: 4 pairs to a vector of the 4-bit plane, 8 to one of the 2-bit plane.
 
@@ -14,16 +17,26 @@ use crate::simd::{Isa, VECTOR_BYTES};
 pub const UNIT_STEPS: usize = 8;
 /// Codes of each row in a unit.
 pub const UNIT_CODES: usize = 32;
+/// Runs of as many steps in a long unit.
+pub const LONG_RUNS: usize = 4;
+
+/// Runs of eight steps in a unit of codes of `bits` in groups of `group`.
+#[inline(always)]
+pub const fn unit_runs(bits: u32, group: usize) -> usize {
+    if group == 16 && (bits == 2 || bits == 3) { LONG_RUNS } else { 1 }
+}
 
 /// Bytes of a unit.
 #[inline(always)]
-pub const fn unit_bytes(bits: u32) -> usize {
-    bits as usize * VECTOR_BYTES
+pub const fn unit_bytes(bits: u32, group: usize) -> usize {
+    unit_runs(bits, group) * bits as usize * VECTOR_BYTES
 }
 
 /// Some bits of a step's codes.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
+    /// Which of the unit's steps they are of.
+    pub step: usize,
     /// Which of the unit's vectors has them.
     pub vector: usize,
     /// Their first bit in the vector's bytes, at or above that in the codes.
@@ -34,24 +47,82 @@ pub struct Piece {
     pub width: u32,
 }
 
-/// The pieces of a step; those behind the last have no bits.
+/// The pieces of a step, or of a vector; those behind the last have no bits.
 pub type Pieces = [Piece; 8];
 
-/// Where the codes of each step lie in a unit.
-pub const fn layout(bits: u32) -> [Pieces; UNIT_STEPS] {
-    let mut steps = [[Piece { vector: 0, from: 0, to: 0, width: 0 }; 8]; UNIT_STEPS];
+const NONE: Pieces = [Piece { step: 0, vector: 0, from: 0, to: 0, width: 0 }; 8];
+/// Vectors of a unit, at most.
+pub const MAX_VECTORS: usize = 12;
+
+/// Where the codes of each step of a unit lie; only the first of a long one has as many.
+pub const fn layout(bits: u32, group: usize) -> [Pieces; LONG_RUNS * UNIT_STEPS] {
+    let mut steps = [NONE; LONG_RUNS * UNIT_STEPS];
     let mut step = 0;
-    while step < UNIT_STEPS {
-        steps[step] = pieces(bits, step);
+    while step < unit_runs(bits, group) * UNIT_STEPS {
+        steps[step] = if unit_runs(bits, group) == 1 { pieces(bits, step) } else { long_pieces(bits, step) };
         step += 1;
     }
     steps
 }
 
+/// [`layout`] of one step of a long unit of 2 or 3 bits, whose first eight vectors have whole codes of as many steps in each
+/// of their fields; of 3 bits four more have those of as many, and the bits that are left the last eight: two in each of the
+/// first vectors, the lowest one in the others.
+const fn long_pieces(bits: u32, step: usize) -> Pieces {
+    const FIRST: usize = UNIT_STEPS;
+    const OTHERS: usize = UNIT_STEPS / 2;
+    let mut pieces = NONE;
+    let (run, i) = (step / UNIT_STEPS, step % UNIT_STEPS);
+    if run < 8 / bits as usize {
+        pieces[0] = Piece { step, vector: i, from: run as u32 * bits, to: 0, width: bits };
+    } else if run == 2 {
+        pieces[0] = Piece { step, vector: FIRST + i % OTHERS, from: (i / OTHERS) as u32 * bits, to: 0, width: bits };
+    } else {
+        pieces[0] = Piece { step, vector: i, from: 6, to: 1, width: 2 };
+        pieces[1] = Piece { step, vector: FIRST + i % OTHERS, from: 6 + (i / OTHERS) as u32, to: 0, width: 1 };
+    }
+    pieces
+}
+
+/// What each vector of a unit holds: the pieces of [`layout`].
+pub const fn contents(bits: u32, group: usize) -> [Pieces; MAX_VECTORS] {
+    let layout = layout(bits, group);
+    let mut contents = [NONE; MAX_VECTORS];
+    let mut counts = [0; MAX_VECTORS];
+    let mut i = 0;
+    while i < layout.len() * 8 {
+        let piece = layout[i / 8][i % 8];
+        if piece.width != 0 {
+            contents[piece.vector][counts[piece.vector]] = piece;
+            counts[piece.vector] += 1;
+        }
+        i += 1;
+    }
+    contents
+}
+
+/// For each step of a unit the highest place in its bytes that its codes may have without a piece of them being moved up.
+pub const fn places(bits: u32, group: usize) -> [u32; LONG_RUNS * UNIT_STEPS] {
+    let mut places = [8 - bits; LONG_RUNS * UNIT_STEPS];
+    let mut step = 0;
+    while step < places.len() {
+        let mut i = 0;
+        while i < 8 {
+            let Piece { from, to, width, .. } = layout(bits, group)[step][i];
+            if width != 0 && from - to < places[step] {
+                places[step] = from - to;
+            }
+            i += 1;
+        }
+        step += 1;
+    }
+    places
+}
+
 /// [`layout`] of one step. Each half of the unit, a group of 16, has half of the whole codes, so that it reads few vectors.
 const fn pieces(bits: u32, step: usize) -> Pieces {
     const HALF: usize = UNIT_STEPS / 2;
-    let mut pieces = [Piece { vector: 0, from: 0, to: 0, width: 0 }; 8];
+    let mut pieces = NONE;
     let in_vector = 8 / bits;
     let left = 8 - in_vector * bits;
     let whole = (bits * in_vector) as usize;
@@ -61,7 +132,7 @@ const fn pieces(bits: u32, step: usize) -> Pieces {
     if i < wholes {
         let index = (half * first_half + i) as u32;
         let vector = (index / in_vector) as usize;
-        pieces[0] = Piece { vector, from: index % in_vector * bits, to: 0, width: bits };
+        pieces[0] = Piece { step, vector, from: index % in_vector * bits, to: 0, width: bits };
         return pieces;
     }
     let split = (half * (HALF - first_half) + i - wholes) as u32;
@@ -71,7 +142,7 @@ const fn pieces(bits: u32, step: usize) -> Pieces {
         let room = left - at % left;
         let width = if room < bits - to { room } else { bits - to };
         let from = in_vector * bits + at % left;
-        pieces[count] = Piece { vector: (at / left) as usize, from, to, width };
+        pieces[count] = Piece { step, vector: (at / left) as usize, from, to, width };
         to += width;
         count += 1;
     }
@@ -84,30 +155,35 @@ pub const fn byte_mask(width: u32, at: u32) -> i32 {
     (0x0101_0101 * (((1u32 << width) - 1) << at)) as i32
 }
 
-/// Step `step` of the codes of a unit.
+/// Step `step` of the codes of a unit, from bit `at` of their bytes on, which is no higher than their place in [`places`].
 ///
 /// # Safety
-/// `unit` points to a unit of `BITS`, plus the offset of the register's rows.
+/// `unit` points to a unit of `BITS` in groups of `GROUP`, plus the offset of the register's rows.
 #[inline(always)]
-pub unsafe fn unpack_step<I: Isa, const BITS: u32>(isa: I, unit: *const u8, step: usize) -> I::V {
+pub unsafe fn unpack_step<I: Isa, const BITS: u32, const GROUP: usize>(
+    isa: I,
+    unit: *const u8,
+    step: usize,
+    at: u32,
+) -> I::V {
     let mut codes = isa.splat(0);
-    for Piece { vector, from, to, width } in const { layout(BITS) }[step] {
+    for Piece { vector, from, to, width, .. } in const { layout(BITS, GROUP) }[step] {
         if width == 0 {
             break;
         }
-        // SAFETY: the vectors lie inside the unit's BITS · 64 bytes.
+        // SAFETY: the vectors lie inside the unit.
         let v = unsafe { isa.load(unit.add(vector * VECTOR_BYTES)) };
-        codes = isa.or(codes, isa.and(isa.shr(v, from - to), isa.splat(byte_mask(width, to))));
+        codes = isa.or(codes, isa.and(isa.shr(v, from - to - at), isa.splat(byte_mask(width, to + at))));
     }
     codes
 }
 
-/// One row's code of a packed unit of `BITS`: code `i` of 32.
+/// One row's code `i` of a packed unit of `BITS` in groups of `GROUP`.
 #[inline]
-pub fn unpack_code<const BITS: u32>(unit: &[u8], row: usize, i: usize) -> u8 {
+pub fn unpack_code<const BITS: u32, const GROUP: usize>(unit: &[u8], row: usize, i: usize) -> u8 {
     let byte = row * 4 + i % 4;
     let mut code = 0;
-    for Piece { vector, from, to, width } in const { layout(BITS) }[i / 4] {
+    for Piece { vector, from, to, width, .. } in const { layout(BITS, GROUP) }[i / 4] {
         if width == 0 {
             break;
         }
@@ -167,8 +243,10 @@ pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(
             return low;
         }
         let v = isa.load(vector(low_vectors(BITS, pairs) + index / 8));
-        let high = isa.and(isa.shr(v, 2 * (index % 8) as u32), isa.splat(0x0003_0003));
-        isa.or(low, isa.shl(high, 4))
+        // To bit 4 of the halves.
+        let at = 2 * (index % 8) as u32;
+        let high = if at < 4 { isa.shl(v, 4 - at) } else { isa.shr(v, at - 4) };
+        isa.or(low, isa.and(high, isa.splat(0x0030_0030)))
     }
 }
 
@@ -226,43 +304,57 @@ mod tests {
     };
     use alloc::vec;
 
-    fn round_trip<const BITS: u32>() {
+    fn round_trip<const BITS: u32, const GROUP: usize>() {
         let mut blocks = [BlockCodes::default(); PANEL_ROWS];
         for (row, block) in blocks.iter_mut().enumerate() {
             for (i, code) in block.codes.iter_mut().enumerate() {
                 *code = (row * 37 + i * 101 + 5) as u8 & ((1u32 << BITS) - 1) as u8;
             }
         }
-        let mut unit = vec![0; unit_bytes(BITS)];
+        let (codes, mut unit) = (unit_runs(BITS, GROUP) * UNIT_CODES, vec![0; unit_bytes(BITS, GROUP)]);
         // SAFETY: the unit is whole.
-        unsafe { pack_unit::<_, BITS>(Scalar, &PanelCodes::of(&blocks), 0, unit.as_mut_ptr()) };
+        unsafe { pack_unit::<_, BITS, GROUP>(Scalar, &PanelCodes::of(&blocks), 0, unit.as_mut_ptr()) };
         for (row, block) in blocks.iter().enumerate() {
-            for (i, &code) in block.codes[..UNIT_CODES].iter().enumerate() {
-                assert_eq!(unpack_code::<BITS>(&unit, row, i), code, "bits {BITS}");
+            for (i, &code) in block.codes[..codes].iter().enumerate() {
+                assert_eq!(unpack_code::<BITS, GROUP>(&unit, row, i), code, "bits {BITS}");
             }
         }
-        for quarter in 0..4 {
-            for step in 0..UNIT_STEPS {
+        for (quarter, step) in (0..4).flat_map(|quarter| (0..codes / 4).map(move |step| (quarter, step))) {
+            for at in 0..=places(BITS, GROUP)[step] {
                 // SAFETY: `unit` is a whole unit, a register holds a quarter of its rows.
-                let lanes = unsafe { unpack_step::<_, BITS>(Scalar, unit.as_ptr().add(quarter * 16), step) };
+                let lanes = unsafe { unpack_step::<_, BITS, GROUP>(Scalar, unit.as_ptr().add(quarter * 16), step, at) };
                 for (lane, codes) in lanes.iter().enumerate() {
-                    let row = &blocks[quarter * 4 + lane].codes;
-                    assert_eq!(codes.to_le_bytes(), row[step * 4..step * 4 + 4], "bits {BITS}");
+                    let row = &blocks[quarter * 4 + lane].codes[step * 4..][..4];
+                    assert!(
+                        codes.to_le_bytes().iter().zip(row).all(|(&found, &code)| found == code << at),
+                        "bits {BITS}"
+                    );
                 }
             }
         }
     }
 
     #[test]
+    fn groups_of_long_units_have_one_place() {
+        for (bits, of_groups) in [(2, [0, 0, 2, 2, 4, 4, 6, 6]), (3, [0, 0, 3, 3, 0, 3, 5, 5])] {
+            for (step, place) in places(bits, 16).into_iter().enumerate() {
+                assert_eq!(place, of_groups[step / 4], "bits {bits}, step {step}");
+            }
+        }
+    }
+
+    #[test]
     fn units_round_trip() {
-        round_trip::<1>();
-        round_trip::<2>();
-        round_trip::<3>();
-        round_trip::<4>();
-        round_trip::<5>();
-        round_trip::<6>();
-        round_trip::<7>();
-        round_trip::<8>();
+        round_trip::<1, 32>();
+        round_trip::<2, 32>();
+        round_trip::<3, 32>();
+        round_trip::<4, 32>();
+        round_trip::<5, 32>();
+        round_trip::<6, 32>();
+        round_trip::<7, 32>();
+        round_trip::<8, 32>();
+        round_trip::<2, 16>();
+        round_trip::<3, 16>();
     }
 
     fn pairs_round_trip<const BITS: u32>(pairs: usize) {

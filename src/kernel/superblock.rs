@@ -2,8 +2,10 @@
 //!
 //! Both inner sums are exact in i32: at most 16 groups · 128 · (16 · 63 · 127) < 2³¹ for 6-bit codes.
 
+mod in_place;
 mod layout;
 mod operands;
+mod packed_block;
 mod product;
 mod row;
 
@@ -13,8 +15,8 @@ use super::{
     flat::store_sums,
     native::Window,
     pack::{pack_blocks, pack_pairs, pack_unit},
-    packed::{UNIT_CODES, UNIT_STEPS, pair_of_four, unpack_code, unpack_pair, unpack_step, unpack_value},
-    prefetch::{AHEAD_BYTES, LINE_BYTES, keep_order, prefetch},
+    packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
+    prefetch::keep_order,
     tile::{IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -23,8 +25,9 @@ use crate::{
     format::BlockCodes,
     simd::{Isa, PANEL_ROWS},
 };
-use core::{marker::PhantomData, ops::Range};
-use operands::{Expanded, ExpandedBlock, Operands, UNITS};
+use core::ops::Range;
+use operands::{Expanded, ExpandedBlock, Operands};
+use packed_block::PackedBlock;
 
 const BLOCK: usize = 256;
 
@@ -45,11 +48,43 @@ impl<
         assert!(SCALE_BIAS <= 128 && (1 << SCALE_BITS) - SCALE_BIAS <= 128, "scales that fit an i8");
     };
 
+    /// Calls `body` with each run of eight steps; those of a unit are written out, so that where in it they lie is known.
+    #[inline(always)]
+    fn for_runs(mut body: impl FnMut(usize)) {
+        let runs = const { unit_runs(BITS, GROUP) };
+        for unit in 0..Self::UNITS {
+            body(unit * runs);
+            if runs > 1 {
+                const { assert!(LONG_RUNS == 4) };
+                body(unit * runs + 1);
+                body(unit * runs + 2);
+                body(unit * runs + 3);
+            }
+        }
+    }
+
+    /// Calls `body` with each pair of groups, which in long units are runs.
+    #[inline(always)]
+    fn for_pairs(mut body: impl FnMut(usize)) {
+        if const { unit_runs(BITS, GROUP) > 1 } {
+            return Self::for_runs(
+                #[inline(always)]
+                |p| {
+                    keep_order();
+                    body(p);
+                },
+            );
+        }
+        for p in 0..Self::PAIRS {
+            body(p);
+        }
+    }
+
     /// The integer view of one row of a packed block: what `pack` was given.
     fn unpack_row(tile: &[u8], row: usize, out: &mut BlockCodes) {
-        for (unit, codes) in out.codes.chunks_exact_mut(UNIT_CODES).enumerate() {
+        for (unit, codes) in out.codes.chunks_exact_mut(4 * Self::UNIT_STEPS).enumerate() {
             for (i, code) in codes.iter_mut().enumerate() {
-                *code = unpack_code::<BITS>(&tile[Self::unit_at(unit)..], row, i);
+                *code = unpack_code::<BITS, GROUP>(&tile[Self::unit_at(unit)..], row, i);
             }
         }
         let groups = 2 * Self::PAIRS;
@@ -157,112 +192,6 @@ impl<
     }
 }
 
-/// A packed tile, of which the rows of `MR` registers are wanted; with `AHEAD`, tiles behind it are asked for meanwhile.
-struct PackedBlock<I, T, const MR: usize, const AHEAD: bool> {
-    isa: I,
-    tile: *const u8,
-    /// The first of the rows.
-    row: usize,
-    class: PhantomData<T>,
-}
-
-impl<I: Isa, T, const MR: usize, const AHEAD: bool> PackedBlock<I, T, MR, AHEAD> {
-    /// The first row of register `i`.
-    #[inline(always)]
-    fn row(&self, i: usize) -> usize {
-        self.row + i * I::LANES
-    }
-}
-
-impl<
-    const BITS: u32,
-    const BIAS: i32,
-    const GROUP: usize,
-    const SCALE_BITS: u32,
-    const SCALE_BIAS: i32,
-    const MIN: bool,
-    I: Isa,
-    const MR: usize,
-    const AHEAD: bool,
-> Operands<I> for PackedBlock<I, SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>, MR, AHEAD>
-{
-    #[inline(always)]
-    fn scales(&self, p: usize, i: usize) -> [I::V; 2] {
-        self.isa.split_scales(self.scale_pair(p, i))
-    }
-    #[inline(always)]
-    fn scale_pair(&self, p: usize, i: usize) -> I::V {
-        // SAFETY: a packed tile, and a register's rows end at 16.
-        let pair = unsafe {
-            SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::stored_pair(
-                self.isa,
-                self.tile,
-                self.row(i),
-                p,
-            )
-        };
-        SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unbiased(self.isa, pair)
-    }
-    #[inline(always)]
-    fn min_pair(&self, p: usize, i: usize) -> I::V {
-        let index = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::PAIRS + p;
-        // SAFETY: as above; the minima are numbered behind the scales.
-        unsafe {
-            SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::stored_pair(
-                self.isa,
-                self.tile,
-                self.row(i),
-                index,
-            )
-        }
-    }
-    #[inline(always)]
-    fn d(&self, i: usize) -> I::F {
-        // SAFETY: the tile has d of 16 rows there.
-        unsafe {
-            let d = self.tile.add(SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::D_AT);
-            if SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED {
-                self.isa.load_f16(d.add(self.row(i) * 2))
-            } else {
-                self.isa.load_f32(d.add(self.row(i) * 4).cast())
-            }
-        }
-    }
-    #[inline(always)]
-    fn dmin(&self, i: usize) -> I::F {
-        let at = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::DMIN_AT + self.row(i) * 2;
-        // SAFETY: dmin lies there where there are minima, and is not asked for where there are none.
-        unsafe { self.isa.load_f16(self.tile.add(at)) }
-    }
-    #[inline(always)]
-    fn prefetch_part(&self, part: usize, parts: usize) {
-        if !AHEAD {
-            return;
-        }
-        // Those that take other rows ask for a share of the part as well; every line is asked for once.
-        let lines = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::TILE_BYTES.div_ceil(LINE_BYTES);
-        let shares = parts * I::REGISTERS / MR;
-        let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
-        let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
-        let ahead = self.tile.wrapping_add(AHEAD_BYTES);
-        prefetch(self.isa, ahead.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
-        // One more or none: a line that is read anyway in its place, and no loop of unknown length.
-        let last = if end - first > lines / shares { ahead.wrapping_add((end - 1) * LINE_BYTES) } else { self.tile };
-        self.isa.prefetch_far(last);
-    }
-    #[inline(always)]
-    fn codes(&self, step: usize, i: usize) -> I::V {
-        let unit = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::unit_at(step / UNIT_STEPS);
-        // Where there are scales, dots wait for them, and the compiler does better by itself.
-        let scaled = SuperTile::<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>::SCALED;
-        if !AHEAD && !scaled && i == 0 && step.is_multiple_of(UNIT_STEPS) {
-            keep_order();
-        }
-        // SAFETY: the tile has eight units, of eight steps.
-        unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add(unit + self.row(i) * 4), step % UNIT_STEPS) }
-    }
-}
-
 impl<
     const BITS: u32,
     const BIAS: i32,
@@ -317,9 +246,9 @@ impl<
                         );
                     }
                 }
-                for unit in 0..UNITS {
+                for unit in 0..Self::UNITS {
                     // SAFETY: the tile has its units, and a block the codes of all of them.
-                    unsafe { pack_unit::<I, BITS>(isa, codes, unit, start.add(Self::unit_at(unit))) };
+                    unsafe { pack_unit::<I, BITS, GROUP>(isa, codes, unit, start.add(Self::unit_at(unit))) };
                 }
                 let (d, dmin) = tile[Self::D_AT..].split_at_mut(Self::DMIN_AT - Self::D_AT);
                 for (row, block) in blocks.iter().enumerate() {
@@ -375,13 +304,16 @@ impl<
         unsafe {
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
-                let packed = PackedBlock::<I, Self, 1, false> { isa, tile, row, class: PhantomData };
-                // Two loops, of which the compiler unrolls the inner one: where a step's bits lie is then known.
-                for unit in 0..UNITS {
-                    for step in unit * UNIT_STEPS..(unit + 1) * UNIT_STEPS {
-                        isa.store((&raw mut (*out).codes[step]).cast::<u8>().add(row * 4), packed.codes(step, 0));
-                    }
-                }
+                let packed = PackedBlock::<I, Self, 1, false>::new(isa, tile, row);
+                Self::for_runs(
+                    #[inline(always)]
+                    |run| {
+                        for step in run * UNIT_STEPS..(run + 1) * UNIT_STEPS {
+                            let to = (&raw mut (*out).codes[step]).cast::<u8>().add(row * 4);
+                            isa.store(to, packed.codes(step, 0));
+                        }
+                    },
+                );
                 for p in 0..Self::PAIRS {
                     if Self::SCALED {
                         Self::store_pair(isa, out, p, row, packed.scale_pair(p, 0));
@@ -482,16 +414,16 @@ impl<
                 if I::REGISTERS == 2 {
                     // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
                     // all of x twice.
-                    let operands = PackedBlock::<I, Self, 2, AHEAD> { isa, tile, row: 0, class: PhantomData };
+                    let operands = PackedBlock::<I, Self, 2, AHEAD>::new(isa, tile, 0);
                     let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate::<I, 2, NR, W, false>(isa, x, columns, block, &operands, &mut both);
+                    Self::accumulate_packed::<I, 2, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut both);
                     [acc[0][0], acc[1][0]] = both;
                     continue;
                 }
                 for r in 0..I::REGISTERS {
                     let row = r * I::LANES;
-                    let operands = PackedBlock::<I, Self, 1, AHEAD> { isa, tile, row, class: PhantomData };
-                    Self::accumulate::<I, 1, NR, W, false>(isa, x, columns, block, &operands, &mut acc[r]);
+                    let operands = PackedBlock::<I, Self, 1, AHEAD>::new(isa, tile, row);
+                    Self::accumulate_packed::<I, 1, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut acc[r]);
                 }
             }
         }

@@ -112,7 +112,7 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
     const CENTERS_6BIT: bool = true;
     const HALF_CENTRES: bool = !VNNI;
     const PREFERS_I16_SUMS: bool = VNNI;
-    const ONE_BIAS: bool = VNNI;
+    const WHOLE_BYTES: bool = VNNI;
     const SHORT_CHAINS: bool = VNNI;
     const SUM_ORIGIN: i32 = if VNNI { FLOAT_ORIGIN } else { 0 };
     const FOLDS_SCALES: bool = VNNI;

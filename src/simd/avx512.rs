@@ -138,7 +138,7 @@ impl Isa for Avx512Vnni {
     const CENTERS_6BIT: bool = true;
     const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = true;
-    const ONE_BIAS: bool = true;
+    const WHOLE_BYTES: bool = true;
     const SHORT_CHAINS: bool = false;
     const SUM_ORIGIN: i32 = FLOAT_ORIGIN;
     const FOLDS_SCALES: bool = true;

@@ -60,8 +60,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const HALF_CENTRES: bool;
     /// Whether [`Isa::dot_scaled`] gains from knowing that its sums fit an i16.
     const PREFERS_I16_SUMS: bool;
-    /// Whether a dot costs the same for codes of any width, so that expanded ones may all have the bias 128.
-    const ONE_BIAS: bool;
+    /// Whether a dot takes whole bytes at the price of narrow codes: expanded ones may all have the bias 128, packed ones be
+    /// multiplied where they stand.
+    const WHOLE_BYTES: bool;
     /// Whether sums of few steps, added to others, are faster than sums of many, each of which waits for the one before.
     const SHORT_CHAINS: bool;
     /// What the sums that [`Isa::scale_sum`] takes start from.

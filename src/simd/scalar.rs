@@ -55,7 +55,7 @@ impl Isa for Scalar {
     const CENTERS_6BIT: bool = false;
     const HALF_CENTRES: bool = false;
     const PREFERS_I16_SUMS: bool = false;
-    const ONE_BIAS: bool = false;
+    const WHOLE_BYTES: bool = false;
     const SHORT_CHAINS: bool = false;
     const SUM_ORIGIN: i32 = 0;
     const FOLDS_SCALES: bool = false;

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        packed::{UNIT_STEPS, unit_bytes, unpack_step},
+        packed::{UNIT_CODES, UNIT_STEPS, unpack_step},
         tile::FlatTile,
     },
     HALVES_BYTES,
@@ -53,7 +53,7 @@ impl<I: Isa, const MIN: bool> ExpandedBlock<I, MIN> {
 }
 
 impl<I: Isa, const MIN: bool> Operands<I> for ExpandedBlock<I, MIN> {
-    const ONE_BIAS: bool = I::ONE_BIAS;
+    const ONE_BIAS: bool = I::WHOLE_BYTES;
 
     #[inline(always)]
     unsafe fn codes(&self, step: usize, i: usize) -> I::V {
@@ -88,14 +88,16 @@ impl<I: Isa, const BITS: u32, const BIAS: i32, const MIN: bool, const NR: usize>
     #[inline(always)]
     unsafe fn codes(&self, step: usize, i: usize) -> I::V {
         // SAFETY: the unit is the first of the tile; a register's rows end at 16.
-        let codes = unsafe { unpack_step::<I, BITS>(self.isa, self.tile.add((self.row + i * I::LANES) * 4), step) };
+        let codes = unsafe {
+            unpack_step::<I, BITS, UNIT_CODES>(self.isa, self.tile.add((self.row + i * I::LANES) * 4), step, 0)
+        };
         if Self::ONE_BIAS { FlatTile::<BITS, BIAS, MIN>::to_one_bias(self.isa, codes) } else { codes }
     }
     #[inline(always)]
     unsafe fn scales(&self, i: usize) -> [I::F; 3] {
         // SAFETY: the scales are behind the codes, the minima behind them; a register's rows end at 16.
         unsafe {
-            let scales = self.tile.add(unit_bytes(BITS) + (self.row + i * I::LANES) * 2);
+            let scales = self.tile.add(FlatTile::<BITS, BIAS, MIN>::CODES_BYTES + (self.row + i * I::LANES) * 2);
             let d = self.isa.load_f16(scales);
             let m = if MIN { self.isa.load_f16(scales.add(HALVES_BYTES)) } else { d };
             [d, self.isa.scale_origin(d), m]

@@ -3,8 +3,8 @@
 use super::super::packed::UNIT_STEPS;
 use crate::simd::{Isa, PANEL_ROWS, VECTOR_BYTES};
 
-/// Codes of a superblock, in units of 32.
-pub const UNITS: usize = 8;
+/// Runs of eight steps of the codes of a superblock.
+pub const RUNS: usize = 8;
 /// Pairs of groups, at most: 256 / 16 / 2.
 pub const MAX_PAIRS: usize = 8;
 
@@ -33,7 +33,7 @@ pub trait Operands<I: Isa> {
 #[repr(C, align(64))]
 pub struct Expanded {
     /// Steps of codes, or of codes times scales.
-    pub codes: [[u8; VECTOR_BYTES]; UNITS * UNIT_STEPS],
+    pub codes: [[u8; VECTOR_BYTES]; RUNS * UNIT_STEPS],
     pub scale_pairs: [[i32; PANEL_ROWS]; MAX_PAIRS],
     /// Of the pairs, as [`Isa::split_scales`] gives them.
     pub scales: [[[i32; PANEL_ROWS]; 2]; MAX_PAIRS],

@@ -8,7 +8,7 @@ use super::{
         tile::SuperTile,
     },
     BLOCK,
-    operands::{Operands, UNITS},
+    operands::{Operands, RUNS},
 };
 use crate::simd::{Isa, array_of, sums_fit};
 
@@ -22,7 +22,7 @@ impl<
 > SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
     /// The bias that is left for the sums once the instruction set has centred codes itself.
-    const fn bias<I: Isa>(folded: bool) -> i32 {
+    pub(super) const fn bias<I: Isa>(folded: bool) -> i32 {
         if folded {
             -Self::PRODUCTS.0
         } else if Self::SCALED && BITS == 6 && I::CENTERS_6BIT {
@@ -78,7 +78,7 @@ impl<
     /// # Safety
     /// As [`Self::accumulate`].
     #[inline(always)]
-    unsafe fn add_terms<
+    pub(super) unsafe fn add_terms<
         I: Isa,
         const MR: usize,
         const NR: usize,
@@ -154,25 +154,25 @@ impl<
                 |j| biased(isa, bias, neg_sums.add(j)),
             );
             let mut sums = [init; MR];
-            for unit in 0..UNITS {
-                weights.prefetch_part(unit, UNITS);
-                // What a unit adds: the sums themselves, or sums of its own.
+            for run in 0..RUNS {
+                weights.prefetch_part(run, RUNS);
+                // What a run adds: the sums themselves, or sums of its own.
                 let mut parts = if I::SHORT_CHAINS { [[isa.splat(0); NR]; MR] } else { sums };
                 if FOLDED {
                     isa.dot::<8, UNIT_STEPS, MR, NR>(
                         &mut parts,
                         #[inline(always)]
-                        |step, i| weights.codes(unit * UNIT_STEPS + step, i),
+                        |step, i| weights.codes(run * UNIT_STEPS + step, i),
                         #[inline(always)]
-                        |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
+                        |step, j| isa.broadcast(codes.add((run * UNIT_STEPS + step) * W + j).cast()),
                     );
                 } else {
                     isa.dot::<BITS, UNIT_STEPS, MR, NR>(
                         &mut parts,
                         #[inline(always)]
-                        |step, i| weights.codes(unit * UNIT_STEPS + step, i),
+                        |step, i| weights.codes(run * UNIT_STEPS + step, i),
                         #[inline(always)]
-                        |step, j| isa.broadcast(codes.add((unit * UNIT_STEPS + step) * W + j).cast()),
+                        |step, j| isa.broadcast(codes.add((run * UNIT_STEPS + step) * W + j).cast()),
                     );
                 }
                 if I::SHORT_CHAINS {
@@ -201,36 +201,14 @@ impl<
         weights: &impl Operands<I>,
     ) -> [[I::V; NR]; MR] {
         let mut sums = [[isa.splat(0); NR]; MR];
-        for p in 0..Self::PAIRS {
-            weights.prefetch_part(p, Self::PAIRS);
-            let scales: [[I::V; 2]; MR] = array_of(
-                #[inline(always)]
-                |i| weights.scales(p, i),
-            );
-            let [first, second]: [[I::V; MR]; 2] = array_of(
-                #[inline(always)]
-                |half| {
-                    array_of(
-                        #[inline(always)]
-                        |i| scales[i][half],
-                    )
-                },
-            );
-            // No loop, which the compiler would keep, its indices in memory.
-            // SAFETY: the caller's promise is the same.
-            unsafe {
-                Self::scaled_group::<I, MR, NR, W, FIT>(isa, x, columns, block, (weights, 2 * p), first, &mut sums);
-                Self::scaled_group::<I, MR, NR, W, FIT>(
-                    isa,
-                    x,
-                    columns,
-                    block,
-                    (weights, 2 * p + 1),
-                    second,
-                    &mut sums,
-                );
-            }
-        }
+        Self::for_pairs(
+            #[inline(always)]
+            |p| {
+                weights.prefetch_part(p, Self::PAIRS);
+                // SAFETY: the caller's promise is the same.
+                unsafe { Self::scaled_pair::<I, MR, NR, W, FIT>(isa, x, columns, block, (weights, p), &mut sums) };
+            },
+        );
         let bias = const { Self::bias::<I>(false) };
         if bias != 0 {
             // SAFETY: the caller's promise is the same.
@@ -251,6 +229,40 @@ impl<
             }
         }
         sums
+    }
+
+    /// The groups of pair `p` of superblock `block`, scaled and added to the sums.
+    ///
+    /// # Safety
+    /// As [`Self::scaled_sums`].
+    #[inline(always)]
+    unsafe fn scaled_pair<I: Isa, const MR: usize, const NR: usize, const W: usize, const FIT: bool>(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        (weights, p): (&impl Operands<I>, usize),
+        sums: &mut [[I::V; NR]; MR],
+    ) {
+        let scales: [[I::V; 2]; MR] = array_of(
+            #[inline(always)]
+            |i| weights.scales(p, i),
+        );
+        let [first, second]: [[I::V; MR]; 2] = array_of(
+            #[inline(always)]
+            |half| {
+                array_of(
+                    #[inline(always)]
+                    |i| scales[i][half],
+                )
+            },
+        );
+        // No loop, which the compiler would keep, its indices in memory.
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            Self::scaled_group::<I, MR, NR, W, FIT>(isa, x, columns, block, (weights, 2 * p), first, sums);
+            Self::scaled_group::<I, MR, NR, W, FIT>(isa, x, columns, block, (weights, 2 * p + 1), second, sums);
+        }
     }
 
     /// Group `group` of superblock `block`, scaled and added to the sums.
@@ -330,23 +342,53 @@ impl<
         block: usize,
         pair: impl Fn(usize, usize) -> I::V,
     ) -> [[I::V; NR]; MR] {
-        let sums = if GROUP == 16 { x.arrays.sums16 } else { x.arrays.sums32 };
-        // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
-        let sums = unsafe { sums.as_ptr().add(columns.at(x.k / BLOCK * Self::PAIRS, block * Self::PAIRS)) };
+        // SAFETY: the caller's promise is the same.
+        let sums = unsafe { Self::sums_of_pairs(x, columns, block) };
         let mut out = [[isa.splat(0); NR]; MR];
         for p in 0..Self::PAIRS {
             let pairs: [I::V; MR] = array_of(
                 #[inline(always)]
                 |i| pair(p, i),
             );
-            for j in 0..NR {
-                // SAFETY: as above.
-                let xs = unsafe { isa.broadcast(sums.add(p * W + j).cast()) };
-                for i in 0..MR {
-                    out[i][j] = isa.dot_i16(out[i][j], pairs[i], xs);
-                }
-            }
+            // SAFETY: the sums of all pairs lie there.
+            unsafe { Self::add_pair_sums::<I, MR, NR, W>(isa, sums, p, pairs, &mut out) };
         }
         out
+    }
+
+    /// Where the sums of x over the groups of superblock `block` lie, pair by pair.
+    ///
+    /// # Safety
+    /// As [`Self::accumulate`].
+    #[inline(always)]
+    pub(super) unsafe fn sums_of_pairs<const W: usize>(
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+    ) -> *const i32 {
+        let sums = if GROUP == 16 { x.arrays.sums16 } else { x.arrays.sums32 };
+        // SAFETY: entries of superblock `block` of the columns, which the caller vouches for.
+        unsafe { sums.as_ptr().add(columns.at(x.k / BLOCK * Self::PAIRS, block * Self::PAIRS)) }
+    }
+
+    /// What pair `p` adds to [`Self::pair_sums`].
+    ///
+    /// # Safety
+    /// `sums` is what [`Self::sums_of_pairs`] says.
+    #[inline(always)]
+    pub(super) unsafe fn add_pair_sums<I: Isa, const MR: usize, const NR: usize, const W: usize>(
+        isa: I,
+        sums: *const i32,
+        p: usize,
+        pairs: [I::V; MR],
+        out: &mut [[I::V; NR]; MR],
+    ) {
+        for j in 0..NR {
+            // SAFETY: the caller's promise.
+            let xs = unsafe { isa.broadcast(sums.add(p * W + j).cast()) };
+            for i in 0..MR {
+                out[i][j] = isa.dot_i16(out[i][j], pairs[i], xs);
+            }
+        }
     }
 }
