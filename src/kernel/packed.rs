@@ -65,9 +65,9 @@ pub const fn layout(bits: u32, group: usize) -> [Pieces; LONG_RUNS * UNIT_STEPS]
     steps
 }
 
-/// [`layout`] of one step of a long unit of 2 or 3 bits, whose first eight vectors have whole codes of as many steps in each
-/// of their fields; of 3 bits four more have those of as many, and the bits that are left the last eight: two in each of the
-/// first vectors, the lowest one in the others.
+/// [`layout`] of one step of a long unit of 2 or 3 bits. Each field of the first eight vectors holds the whole codes of a run.
+/// Of 3 bits, which leave room for two fields and two bits, four more vectors hold the third run in theirs; the two bits are the
+/// last run's, the upper two of its codes in the first eight vectors, the lowest ones in the other four.
 const fn long_pieces(bits: u32, step: usize) -> Pieces {
     const FIRST: usize = UNIT_STEPS;
     const OTHERS: usize = UNIT_STEPS / 2;

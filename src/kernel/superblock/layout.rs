@@ -1,8 +1,8 @@
 //! Where the parts of a packed superblock lie: in the order in which they are read.
 //!
 //! First the high bits of pairs of 6 bits, then each vector of scales and the units of codes that it scales (or a unit's
-//! vectors of scales and the unit), then d and dmin, then the minima. CPUs follow such a stream by themselves: of a superblock whose scales and minima lay before its codes,
-//! and were read after them, Zen 4 consumed four fifths of what memory gave.
+//! vectors of scales and the unit), then d and dmin, then the minima. CPUs follow such a stream by themselves: of a superblock
+//! whose scales and minima lay before its codes, and were read after them, Zen 4 consumed four fifths of what memory gave.
 
 use super::{
     super::{
