@@ -103,12 +103,13 @@ pub const fn contents(bits: u32, group: usize) -> [Pieces; MAX_VECTORS] {
 
 /// For each step of a unit the highest place in its bytes that its codes may have without a piece of them being moved up.
 pub const fn places(bits: u32, group: usize) -> [u32; LONG_RUNS * UNIT_STEPS] {
+    let layout = layout(bits, group);
     let mut places = [8 - bits; LONG_RUNS * UNIT_STEPS];
     let mut step = 0;
     while step < places.len() {
         let mut i = 0;
         while i < 8 {
-            let Piece { from, to, width, .. } = layout(bits, group)[step][i];
+            let Piece { from, to, width, .. } = layout[step][i];
             if width != 0 && from - to < places[step] {
                 places[step] = from - to;
             }
