@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512},
+    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512, is_avx512},
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
@@ -106,11 +106,16 @@ const LEAST_COLUMNS: usize = 32;
 /// leave fewer multiplications.
 #[inline(always)]
 fn unpacked_columns<T: IntTile, I: Isa>() -> usize {
-    match is_amd_avx512::<I>() && !T::folds::<I>() {
+    match is_amd_avx512::<I>() && !folds::<T, I>() {
         true if T::GROUP == T::BLOCK => usize::MAX,
         true => 128,
         false => 16,
     }
+}
+/// Whether expanded codes may be products with their groups' scales.
+#[inline(always)]
+const fn folds<T: IntTile, I: Isa>() -> bool {
+    T::FOLDABLE && I::FOLDS_SCALES
 }
 /// Columns up to which folding takes longer than the multiplications that it saves.
 const UNFOLDED_COLUMNS: usize = 8;
@@ -149,7 +154,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
             _ => isa.outlined(
                 #[inline(always)]
                 || {
-                    if T::folds::<I>() && self.x.m > UNFOLDED_COLUMNS {
+                    if const { folds::<T, I>() } && self.x.m > UNFOLDED_COLUMNS {
                         self.expand_and_multiply::<I, true>(isa);
                     } else {
                         self.expand_and_multiply::<I, false>(isa);
@@ -316,7 +321,7 @@ impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
         isa.outlined(
             #[inline(always)]
             || unsafe {
-                if asks_for_panels(T::BITS, NR, is_amd_avx512::<I>()) {
+                if const { asks_for_panels(T::BITS, NR, is_avx512::<I>()) } || !is_amd_avx512::<I>() {
                     self.multiply::<I, NR, W, true>(isa, columns);
                 } else {
                     self.multiply::<I, NR, W, false>(isa, columns);

@@ -318,7 +318,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             unsafe {
                 let rows =
                     |row| PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile: panel.add(block * Self::TILE_BYTES), row };
-                if I::REGISTERS == 2 {
+                if const { I::REGISTERS == 2 } {
                     // Both at once: a pass for each would load all of x twice.
                     let mut both = [acc[0][0], acc[1][0]];
                     Self::accumulate::<I, 2, NR, W, _>(isa, x, columns, block, &rows(0), &mut both);

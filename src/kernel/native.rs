@@ -126,7 +126,7 @@ impl<'a, F: QuantBlock> NativeBlock<'a, F> {
             prefetch_ahead(isa, first, bytes);
         }
         let mut view = BlockCodes::default();
-        if Self::IN_PLACE.is_some() {
+        if const { Self::IN_PLACE.is_some() } {
             prefetch_near(isa, first, bytes);
             [view.d, view.dmin] = F::scales(block);
         } else {

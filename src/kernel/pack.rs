@@ -5,8 +5,8 @@
 
 use super::{
     packed::{
-        LONG_RUNS, MAX_VECTORS, Piece, UNIT_CODES, UNIT_STEPS, byte_mask, contents, low_vectors, pair_of_four,
-        unit_bytes, unit_runs,
+        LONG_RUNS, MAX_VECTORS, Piece, UNIT_CODES, UNIT_STEPS, Unit, byte_mask, low_vectors, pair_of_four, unit_bytes,
+        unit_runs,
     },
     tile::Tile,
     transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
@@ -148,7 +148,7 @@ unsafe fn pack_vectors<I: Isa, const BITS: u32, const GROUP: usize, const FIRST:
         let mut packed = isa.splat(0);
         // SAFETY: the caller's promise; steps have as many vectors' bytes.
         unsafe {
-            for Piece { step, from, to, width, .. } in const { contents(BITS, GROUP) }[vector] {
+            for &Piece { step, from, to, width, .. } in &Unit::<BITS, GROUP>::CONTENTS[vector] {
                 if width == 0 {
                     break;
                 }
@@ -191,11 +191,11 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
                 },
             );
             let pairs = &pairs[..scales + mins];
-            if BITS == 8 {
+            if const { BITS == 8 } {
                 put_pairs::<I, 8>(isa, pairs, 0, (&out, 0, at));
             } else {
                 put_pairs::<I, 4>(isa, pairs, 0, (&out, 0, at));
-                if BITS == 6 {
+                if const { BITS == 6 } {
                     put_pairs::<I, 2>(isa, pairs, 4, (&out, low_vectors(BITS, scales + mins), at));
                 }
             }

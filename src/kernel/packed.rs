@@ -32,6 +32,19 @@ pub const fn unit_bytes(bits: u32, group: usize) -> usize {
     unit_runs(bits, group) * bits as usize * VECTOR_BYTES
 }
 
+/// A unit of codes of `BITS` in groups of `GROUP`. Its tables are references: a table by itself would be copied, and made
+/// again, by every kernel that looks something up.
+pub struct Unit<const BITS: u32, const GROUP: usize>;
+
+impl<const BITS: u32, const GROUP: usize> Unit<BITS, GROUP> {
+    /// Where the codes of each step lie; only the first of a long unit's steps are those of others.
+    const LAYOUT: &'static [Pieces; LONG_RUNS * UNIT_STEPS] = &layout(BITS, GROUP);
+    /// What each vector holds: the pieces of the layout.
+    pub const CONTENTS: &'static [Pieces; MAX_VECTORS] = &contents(&layout(BITS, GROUP));
+    /// For each step the highest place in its bytes that its codes may have without a piece of them being moved up.
+    pub const PLACES: &'static [u32; LONG_RUNS * UNIT_STEPS] = &places(BITS, &layout(BITS, GROUP));
+}
+
 /// Some bits of a step's codes.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
@@ -54,8 +67,8 @@ const NONE: Pieces = [Piece { step: 0, vector: 0, from: 0, to: 0, width: 0 }; 8]
 /// Vectors of a unit, at most.
 pub const MAX_VECTORS: usize = 12;
 
-/// Where the codes of each step of a unit lie; only the first of a long one has as many.
-pub const fn layout(bits: u32, group: usize) -> [Pieces; LONG_RUNS * UNIT_STEPS] {
+/// [`Unit::LAYOUT`].
+const fn layout(bits: u32, group: usize) -> [Pieces; LONG_RUNS * UNIT_STEPS] {
     let mut steps = [NONE; LONG_RUNS * UNIT_STEPS];
     let mut step = 0;
     while step < unit_runs(bits, group) * UNIT_STEPS {
@@ -84,9 +97,8 @@ const fn long_pieces(bits: u32, step: usize) -> Pieces {
     pieces
 }
 
-/// What each vector of a unit holds: the pieces of [`layout`].
-pub const fn contents(bits: u32, group: usize) -> [Pieces; MAX_VECTORS] {
-    let layout = layout(bits, group);
+/// [`Unit::CONTENTS`].
+const fn contents(layout: &[Pieces; LONG_RUNS * UNIT_STEPS]) -> [Pieces; MAX_VECTORS] {
     let mut contents = [NONE; MAX_VECTORS];
     let mut counts = [0; MAX_VECTORS];
     let mut i = 0;
@@ -101,9 +113,8 @@ pub const fn contents(bits: u32, group: usize) -> [Pieces; MAX_VECTORS] {
     contents
 }
 
-/// For each step of a unit the highest place in its bytes that its codes may have without a piece of them being moved up.
-pub const fn places(bits: u32, group: usize) -> [u32; LONG_RUNS * UNIT_STEPS] {
-    let layout = layout(bits, group);
+/// [`Unit::PLACES`].
+const fn places(bits: u32, layout: &[Pieces; LONG_RUNS * UNIT_STEPS]) -> [u32; LONG_RUNS * UNIT_STEPS] {
     let mut places = [8 - bits; LONG_RUNS * UNIT_STEPS];
     let mut step = 0;
     while step < places.len() {
@@ -156,7 +167,7 @@ pub const fn byte_mask(width: u32, at: u32) -> i32 {
     (0x0101_0101 * (((1u32 << width) - 1) << at)) as i32
 }
 
-/// Step `step` of the codes of a unit, from bit `at` of their bytes on, which is no higher than their place in [`places`].
+/// Step `step` of the codes of a unit, from bit `at` of their bytes on, which is no higher than their place in [`Unit::PLACES`].
 ///
 /// # Safety
 /// `unit` points to a unit of `BITS` in groups of `GROUP`, plus the offset of the register's rows.
@@ -168,7 +179,7 @@ pub unsafe fn unpack_step<I: Isa, const BITS: u32, const GROUP: usize>(
     at: u32,
 ) -> I::V {
     let mut codes = isa.splat(0);
-    for Piece { vector, from, to, width, .. } in const { layout(BITS, GROUP) }[step] {
+    for &Piece { vector, from, to, width, .. } in &Unit::<BITS, GROUP>::LAYOUT[step] {
         if width == 0 {
             break;
         }
@@ -184,7 +195,7 @@ pub unsafe fn unpack_step<I: Isa, const BITS: u32, const GROUP: usize>(
 pub fn unpack_code<const BITS: u32, const GROUP: usize>(unit: &[u8], row: usize, i: usize) -> u8 {
     let byte = row * 4 + i % 4;
     let mut code = 0;
-    for Piece { vector, from, to, width, .. } in const { layout(BITS, GROUP) }[i / 4] {
+    for &Piece { vector, from, to, width, .. } in &Unit::<BITS, GROUP>::LAYOUT[i / 4] {
         if width == 0 {
             break;
         }
@@ -234,13 +245,13 @@ pub unsafe fn unpack_pair<I: Isa, const BITS: u32>(
 ) -> I::V {
     // SAFETY: the pairs have these vectors.
     unsafe {
-        if BITS == 8 {
+        if const { BITS == 8 } {
             let v = isa.load(vector(index / 2));
             return isa.and(isa.shr(v, 8 * (index % 2) as u32), isa.splat(0x00FF_00FF));
         }
         let v = isa.load(vector(index / 4));
         let low = isa.and(isa.shr(v, 4 * (index % 4) as u32), isa.splat(0x000F_000F));
-        if BITS == 4 {
+        if const { BITS == 4 } {
             return low;
         }
         let v = isa.load(vector(low_vectors(BITS, pairs) + index / 8));
@@ -321,7 +332,7 @@ mod tests {
             }
         }
         for (quarter, step) in (0..4).flat_map(|quarter| (0..codes / 4).map(move |step| (quarter, step))) {
-            for at in 0..=places(BITS, GROUP)[step] {
+            for at in 0..=Unit::<BITS, GROUP>::PLACES[step] {
                 // SAFETY: `unit` is a whole unit, a register holds a quarter of its rows.
                 let lanes = unsafe { unpack_step::<_, BITS, GROUP>(Scalar, unit.as_ptr().add(quarter * 16), step, at) };
                 for (lane, codes) in lanes.iter().enumerate() {
@@ -337,9 +348,11 @@ mod tests {
 
     #[test]
     fn groups_of_long_units_have_one_place() {
-        for (bits, of_groups) in [(2, [0, 0, 2, 2, 4, 4, 6, 6]), (3, [0, 0, 3, 3, 0, 3, 5, 5])] {
-            for (step, place) in places(bits, 16).into_iter().enumerate() {
-                assert_eq!(place, of_groups[step / 4], "bits {bits}, step {step}");
+        let two = (Unit::<2, 16>::PLACES, [0, 0, 2, 2, 4, 4, 6, 6]);
+        let three = (Unit::<3, 16>::PLACES, [0, 0, 3, 3, 0, 3, 5, 5]);
+        for (places, of_groups) in [two, three] {
+            for (step, &place) in places.iter().enumerate() {
+                assert_eq!(place, of_groups[step / 4], "step {step} of {places:?}");
             }
         }
     }

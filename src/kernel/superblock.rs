@@ -54,7 +54,7 @@ impl<
         let runs = const { unit_runs(BITS, GROUP) };
         for unit in 0..Self::UNITS {
             body(unit * runs);
-            if runs > 1 {
+            if const { unit_runs(BITS, GROUP) > 1 } {
                 const { assert!(LONG_RUNS == 4) };
                 body(unit * runs + 1);
                 body(unit * runs + 2);
@@ -116,10 +116,6 @@ impl<
         }
         (low, high)
     };
-
-    /// Whether products of codes and scales fit expanded codes, as bytes above the smallest one: the sums are the same
-    /// integers, and a superblock becomes one group.
-    const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
 
     /// Pair `index` of those stored in a packed tile, of the register whose first row is `row`.
     ///
@@ -293,10 +289,7 @@ impl<
     type Expanded = Expanded;
     type Operand = row::Operand;
 
-    #[inline(always)]
-    fn folds<I: Isa>() -> bool {
-        Self::FOLDABLE && I::FOLDS_SCALES
-    }
+    const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Expanded) {
@@ -411,7 +404,7 @@ impl<
             // SAFETY: the caller vouches for the tiles and for x.
             unsafe {
                 let tile = panel.add(block * Self::TILE_BYTES);
-                if I::REGISTERS == 2 {
+                if const { I::REGISTERS == 2 } {
                     // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
                     // all of x twice.
                     let operands = PackedBlock::<I, Self, 2, AHEAD>::new(isa, tile, 0);

@@ -101,10 +101,7 @@ pub(super) trait IntTile: Tile {
     type Operand: Copy;
 
     /// Whether expanded codes may be products with their groups' scales, which many columns gain from.
-    #[inline(always)]
-    fn folds<I: Isa>() -> bool {
-        false
-    }
+    const FOLDABLE: bool = false;
 
     /// Expands a packed block; with `FOLDED`, codes become products with their groups' scales.
     ///

@@ -79,10 +79,13 @@ impl<const VNNI: bool> Ymm<VNNI> {
         Ymm(unsafe { Features::new_unchecked() })
     }
 
-    /// The same proof, if it is one of AVX-VNNI.
+    /// The same proof. Not an option: both of its cases would be compiled, for every kernel.
+    ///
+    /// # Safety
+    /// It is one of AVX-VNNI.
     #[inline(always)]
-    fn with_vnni(self) -> Option<AvxVnni> {
-        if VNNI { Some(Ymm(self.0)) } else { None }
+    unsafe fn as_vnni(self) -> AvxVnni {
+        Ymm(self.0)
     }
 
     /// The same proof, less that of AVX-VNNI.
@@ -330,7 +333,9 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
 
     #[inline(always)]
     fn dot_i16(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        if let Some(isa) = self.with_vnni() {
+        if VNNI {
+            // SAFETY: this token is one of AVX-VNNI.
+            let isa = unsafe { self.as_vnni() };
             return vnni::dot_i16(isa, acc, a, b);
         }
         // SAFETY: the token proves AVX2.
@@ -378,7 +383,7 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
 
     #[inline(always)]
     fn set_aside<T, const MR: usize, const NR: usize>(self, sums: &mut [[T; NR]; MR]) {
-        if MR * NR >= 8 {
+        if const { MR * NR >= 8 } {
             // SAFETY: no instruction at all; only that it may read and write the sums.
             unsafe { core::arch::asm!("/* {} */", in(reg) sums, options(nostack, preserves_flags)) };
         }
@@ -391,7 +396,9 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        if let Some(isa) = self.with_vnni() {
+        if VNNI {
+            // SAFETY: this token is one of AVX-VNNI.
+            let isa = unsafe { self.as_vnni() };
             return vnni::dot::<STEPS, MR, NR>(isa, acc, &w, &x);
         }
         self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, false>(
@@ -413,9 +420,11 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        if let Some(isa) = self.with_vnni() {
+        if VNNI {
+            // SAFETY: this token is one of AVX-VNNI.
+            let isa = unsafe { self.as_vnni() };
             super::vnni::dot_scaled::<AvxVnni, BITS, STEPS, MR, NR, FIT>(isa, acc, scale, &centre, &w, &x);
-        } else if BITS == 6 {
+        } else if const { BITS == 6 } {
             self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, true>(acc, scale, centre, w, x);
         } else {
             self.without_vnni().sum_steps::<BITS, STEPS, MR, NR, false>(acc, scale, centre, w, x);
@@ -431,7 +440,9 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         w: [__m256i; 2],
         x: [__m256i; 2],
     ) {
-        if let Some(isa) = self.with_vnni() {
+        if VNNI {
+            // SAFETY: this token is one of AVX-VNNI.
+            let isa = unsafe { self.as_vnni() };
             vnni::dot_pair_scaled::<GROUP>(isa, sum, scales, halves[0][0], w, x);
         } else {
             dot_registers_scaled::<Self, GROUP>(self, sum, scales, halves, w, x);

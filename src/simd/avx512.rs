@@ -402,7 +402,7 @@ impl Isa for Avx512Vnni {
         w: impl Fn(usize, usize) -> __m512i,
         x: impl Fn(usize, usize) -> __m512i,
     ) {
-        if MR * NR > 8 {
+        if const { MR * NR > 8 } {
             vnni::add_steps::<Self, STEPS, MR, NR, 0, false>(self, acc, &w, &x);
         } else {
             vnni::add_steps_twice::<Self, STEPS, MR, NR>(self, acc, &w, &x);

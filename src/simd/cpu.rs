@@ -12,7 +12,13 @@ const AVX_VNNI: u8 = 4;
 /// streams are read ahead well.
 #[inline(always)]
 pub fn is_amd_avx512<I: Isa>() -> bool {
-    matches!(I::LEVEL, Level::Avx512Vnni) && has(AMD)
+    is_avx512::<I>() && has(AMD)
+}
+
+/// Whether instructions of `I` are AVX-512.
+#[inline(always)]
+pub const fn is_avx512<I: Isa>() -> bool {
+    matches!(I::LEVEL, Level::Avx512Vnni)
 }
 
 /// Whether the CPU has AVX-VNNI, and AVX2 if the system lets programs use it.

@@ -16,7 +16,7 @@ mod avx512;
 mod vnni;
 
 pub use array::array_of;
-pub(crate) use cpu::is_amd_avx512;
+pub(crate) use cpu::{is_amd_avx512, is_avx512};
 pub use isa::{
     FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, dot_register_scaled, largest_code, sums_fit,
 };

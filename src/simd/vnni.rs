@@ -35,19 +35,16 @@ fn wide_scales<I: Vnni, const MR: usize>(isa: I, scale: [I::V; MR]) -> [I::V; MR
     )
 }
 
-/// Adds the products of step `step`, if there are as many, and of columns from `FIRST` on; they are finished before the next
-/// step's operands are loaded if they are `IN_ORDER`.
+/// Adds the products of step `step` and of columns from `FIRST` on; they are finished before the next step's operands are
+/// loaded if they are `IN_ORDER`.
 #[inline(always)]
-fn add_step<I: Vnni, const STEPS: usize, const MR: usize, const NR: usize, const FIRST: usize, const IN_ORDER: bool>(
+fn add_step<I: Vnni, const MR: usize, const NR: usize, const FIRST: usize, const IN_ORDER: bool>(
     isa: I,
     sums: &mut [[I::V; NR]; MR],
     step: usize,
     w: &impl Fn(usize, usize) -> I::V,
     x: &impl Fn(usize, usize) -> I::V,
 ) {
-    if step >= STEPS {
-        return;
-    }
     let codes: [I::V; MR] = array_of(
         #[inline(always)]
         |i| w(step, i),
@@ -80,15 +77,21 @@ pub fn add_steps<
     w: &impl Fn(usize, usize) -> I::V,
     x: &impl Fn(usize, usize) -> I::V,
 ) {
-    const { assert!(STEPS <= 8) };
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 0, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 1, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 2, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 3, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 4, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 5, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 6, w, x);
-    add_step::<I, STEPS, MR, NR, FIRST, IN_ORDER>(isa, sums, 7, w, x);
+    const { assert!(matches!(STEPS, 1 | 2 | 4 | 8)) };
+    add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 0, w, x);
+    if const { STEPS > 1 } {
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 1, w, x);
+    }
+    if const { STEPS > 2 } {
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 2, w, x);
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 3, w, x);
+    }
+    if const { STEPS > 4 } {
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 4, w, x);
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 5, w, x);
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 6, w, x);
+        add_step::<I, MR, NR, FIRST, IN_ORDER>(isa, sums, 7, w, x);
+    }
 }
 
 /// [`add_steps`], in two sums of each for every second step: a few would wait for themselves.
@@ -99,18 +102,18 @@ pub fn add_steps_twice<I: Vnni, const STEPS: usize, const MR: usize, const NR: u
     w: &impl Fn(usize, usize) -> I::V,
     x: &impl Fn(usize, usize) -> I::V,
 ) {
-    if STEPS < 8 {
+    if const { STEPS < 8 } {
         return add_steps::<I, STEPS, MR, NR, 0, false>(isa, sums, w, x);
     }
     let mut others = [[isa.splat(0); NR]; MR];
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, sums, 0, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, &mut others, 1, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, sums, 2, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, &mut others, 3, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, sums, 4, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, &mut others, 5, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, sums, 6, w, x);
-    add_step::<I, STEPS, MR, NR, 0, false>(isa, &mut others, 7, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, sums, 0, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, &mut others, 1, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, sums, 2, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, &mut others, 3, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, sums, 4, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, &mut others, 5, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, sums, 6, w, x);
+    add_step::<I, MR, NR, 0, false>(isa, &mut others, 7, w, x);
     for (sum, other) in sums.as_flattened_mut().iter_mut().zip(others.as_flattened()) {
         *sum = isa.add(*sum, *other);
     }
@@ -128,7 +131,7 @@ pub fn dot_scaled<I: Vnni, const BITS: u32, const STEPS: usize, const MR: usize,
 ) {
     let scale = if const { sums_are_narrow::<BITS, STEPS, FIT>() } { scale } else { wide_scales(isa, scale) };
     const { assert!(MR * NR <= SUMS_AT_ONCE || MR * 4 == SUMS_AT_ONCE && NR == 8) };
-    if MR * NR > SUMS_AT_ONCE {
+    if const { MR * NR > SUMS_AT_ONCE } {
         scaled_columns::<I, BITS, STEPS, MR, NR, FIT, 0, 4>(isa, acc, scale, centre, w, x);
         scaled_columns::<I, BITS, STEPS, MR, NR, FIT, 4, 4>(isa, acc, scale, centre, w, x);
     } else {
@@ -156,7 +159,7 @@ fn scaled_columns<
     x: &impl Fn(usize, usize) -> I::V,
 ) {
     let mut sum = [[isa.splat(0); COLUMNS]; MR];
-    if BITS == 6 {
+    if const { BITS == 6 } {
         for j in 0..COLUMNS {
             let mut total = centre(0, FIRST + j);
             for step in (4..STEPS).step_by(4) {
@@ -169,7 +172,7 @@ fn scaled_columns<
     }
     if const { MR * NR > I::SUMS_LEFT_TO_COMPILER } {
         add_steps::<I, STEPS, MR, COLUMNS, FIRST, true>(isa, &mut sum, w, x);
-    } else if MR * NR < 8 {
+    } else if const { MR * NR < 8 } {
         add_steps_twice::<I, STEPS, MR, COLUMNS>(isa, &mut sum, w, x);
     } else {
         add_steps::<I, STEPS, MR, COLUMNS, FIRST, false>(isa, &mut sum, w, x);

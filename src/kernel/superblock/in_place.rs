@@ -9,7 +9,7 @@
 use super::{
     super::{
         Columns, Inputs,
-        packed::{LONG_RUNS, UNIT_STEPS, places, unit_runs},
+        packed::{Unit, unit_runs},
         prefetch::keep_order,
         tile::SuperTile,
     },
@@ -28,9 +28,6 @@ impl<
     const MIN: bool,
 > SuperTile<BITS, BIAS, GROUP, SCALE_BITS, SCALE_BIAS, MIN>
 {
-    /// Where the codes of the steps of a unit stand: made once, and not for every kernel.
-    const PLACES: [u32; LONG_RUNS * UNIT_STEPS] = places(BITS, GROUP);
-
     /// Whether codes are multiplied where they stand: more columns gain less from it than it takes to move their sums.
     const fn multiplies_in_place<I: Isa>(columns: usize) -> bool {
         Self::SCALED && unit_runs(BITS, GROUP) > 1 && I::WHOLE_BYTES && columns <= 2
@@ -131,7 +128,7 @@ impl<
         let first = 2 * p * GROUP / 4;
         let places: [u32; 2] = array_of(
             #[inline(always)]
-            |half| Self::PLACES[(first + half * GROUP / 4) % Self::UNIT_STEPS],
+            |half| Unit::<BITS, GROUP>::PLACES[(first + half * GROUP / 4) % Self::UNIT_STEPS],
         );
         let [low, high]: [[[I::V; NR]; MR]; 2] = array_of(
             #[inline(always)]

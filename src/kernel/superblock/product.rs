@@ -52,7 +52,7 @@ impl<
     ) {
         // SAFETY: the caller's promise is the same; peaks are those of the columns' group.
         unsafe {
-            let sums = if FOLDED || !Self::SCALED {
+            let sums = if const { FOLDED || !Self::SCALED } {
                 Self::flat_sums::<I, MR, NR, W, FOLDED>(isa, x, columns, block, weights)
             } else if const { Self::asks_fit::<I>() }
                 && (*x.peaks.as_ptr().add(columns.peaks_at(x.k / BLOCK, block))).fit(BITS, GROUP)
@@ -63,7 +63,7 @@ impl<
             };
             const { assert!(MR * NR <= 8 || NR == 8) };
             // Eight at a time, for which there are registers.
-            if MR * NR > 8 {
+            if const { MR * NR > 8 } {
                 Self::add_terms::<I, MR, NR, W, 0, 4>(isa, x, columns, block, weights, &sums, acc);
                 Self::add_terms::<I, MR, NR, W, 4, 4>(isa, x, columns, block, weights, &sums, acc);
             } else {
@@ -282,7 +282,7 @@ impl<
         let operands = (weights, block * (BLOCK / GROUP) + group, scale);
         // SAFETY: the caller's promise is the same.
         unsafe {
-            if GROUP == 16 {
+            if const { GROUP == 16 } {
                 Self::scaled_steps::<I, MR, NR, W, 4, FIT, _>(isa, x, columns, operands, sums);
             } else {
                 Self::scaled_steps::<I, MR, NR, W, 8, FIT, _>(isa, x, columns, operands, sums);

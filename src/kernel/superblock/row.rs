@@ -172,7 +172,7 @@ impl<
             if MIN {
                 let min = isa.dot_sums(&block.view.mins, 0, group_sums, count);
                 let mins = sums.mins.as_mut_ptr();
-                if GROUP == 32 {
+                if const { GROUP == 32 } {
                     narrow.store_four(mins.add(at).cast(), min);
                 } else {
                     narrow.store(mins.add(2 * at).cast(), min);
@@ -200,7 +200,7 @@ impl<
             if MIN {
                 let dmin = isa.widen_f16(isa.shr(both, 16));
                 let mins = sums.mins.as_ptr();
-                let mins = if GROUP == 32 {
+                let mins = if const { GROUP == 32 } {
                     isa.sum_fours(registers(isa, mins.add(first).cast()))
                 } else {
                     isa.sum_eights(registers(isa, mins.add(2 * first).cast()))
@@ -220,13 +220,13 @@ impl<
         let mut sum = [[isa.splat(0)]];
         // SAFETY: the caller's promise; a superblock has so many registers.
         unsafe {
-            if planes::<F, I>().is_none() {
+            if const { planes::<F, I>().is_none() } {
                 for i in 0..BLOCK / 4 / I::LANES {
                     Self::add_register(isa, block, x, i, &mut sum);
                 }
             } else {
                 Self::add_registers::<F, I>(isa, block, x, 0, &mut sum);
-                if I::LANES < 16 {
+                if const { I::LANES < 16 } {
                     Self::add_registers::<F, I>(isa, block, x, 4, &mut sum);
                 }
             }
@@ -248,7 +248,7 @@ impl<
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            if Self::SCALED && BITS <= 6 {
+            if const { Self::SCALED && BITS <= 6 } {
                 Self::add_pair(isa, block, x, first, sum);
                 Self::add_pair(isa, block, x, first + 2, sum);
             } else {
@@ -296,7 +296,7 @@ impl<
         let halves = halves::<F, I>(i);
         // SAFETY: the caller's promise, on both sides.
         let (w, x) = unsafe { (codes(isa, block, halves), isa.load(x.add(i * I::LANES * 4))) };
-        if !Self::SCALED {
+        if const { !Self::SCALED } {
             return isa.dot::<BITS, 1, 1, 1>(
                 sum,
                 #[inline(always)]
@@ -307,7 +307,7 @@ impl<
         }
         let scales = (&block.view.scales, SCALE_BIAS as i16);
         // One step of 6-bit codes still fits the depth of 4-bit ones, uncentred.
-        if BITS <= 6 {
+        if const { BITS <= 6 } {
             dot_register_scaled::<I, 4, GROUP>(isa, sum, scales, halves, w, x);
         } else {
             dot_register_scaled::<I, 8, GROUP>(isa, sum, scales, halves, w, x);

@@ -65,7 +65,7 @@ impl Avx2 {
         w: impl Fn(usize, usize) -> __m256i,
         x: impl Fn(usize, usize) -> __m256i,
     ) {
-        const { assert!(STEPS <= 8) };
+        const { assert!(matches!(STEPS, 1 | 2 | 4 | 8)) };
         // SAFETY: the token proves AVX2.
         let mut part = [[unsafe { _mm256_setzero_si256() }; NR]; MR];
         if const { left_to_compiler(MR, NR) } {
@@ -76,16 +76,22 @@ impl Avx2 {
         }
         // A loop of so many instructions would not be unrolled.
         self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(0, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(1, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(2, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(3, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(4, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(5, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(6, acc, scale, &mut part, &centre, &w, &x);
-        self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(7, acc, scale, &mut part, &centre, &w, &x);
+        if const { STEPS > 1 } {
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(1, acc, scale, &mut part, &centre, &w, &x);
+        }
+        if const { STEPS > 2 } {
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(2, acc, scale, &mut part, &centre, &w, &x);
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(3, acc, scale, &mut part, &centre, &w, &x);
+        }
+        if const { STEPS > 4 } {
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(4, acc, scale, &mut part, &centre, &w, &x);
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(5, acc, scale, &mut part, &centre, &w, &x);
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(6, acc, scale, &mut part, &centre, &w, &x);
+            self.sum_step::<BITS, STEPS, MR, NR, CENTRED>(7, acc, scale, &mut part, &centre, &w, &x);
+        }
     }
 
-    /// One of the steps, if there are as many; i16 sums go into `acc` whenever one more step could saturate them.
+    /// One of the steps; i16 sums go into `acc` whenever one more step could saturate them.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn sum_step<const BITS: u32, const STEPS: usize, const MR: usize, const NR: usize, const CENTRED: bool>(
@@ -98,9 +104,6 @@ impl Avx2 {
         w: &impl Fn(usize, usize) -> __m256i,
         x: &impl Fn(usize, usize) -> __m256i,
     ) {
-        if step >= STEPS {
-            return;
-        }
         let depth = if CENTRED { 4 } else { steps_in_i16(BITS) };
         let (fresh, full) = (step.is_multiple_of(depth), (step + 1).is_multiple_of(depth) || step + 1 == STEPS);
         // SAFETY: the token proves AVX2.
@@ -109,7 +112,7 @@ impl Avx2 {
             let mut magnitude = codes;
             for i in 0..MR {
                 codes[i] = w(step, i);
-                if BITS == 8 {
+                if const { BITS == 8 } {
                     codes[i] = _mm256_xor_si256(codes[i], _mm256_set1_epi8(-128));
                     magnitude[i] = _mm256_abs_epi8(codes[i]);
                 }
@@ -117,7 +120,7 @@ impl Avx2 {
             for j in 0..NR {
                 let xs = x(step, j);
                 for i in 0..MR {
-                    if BITS == 8 {
+                    if const { BITS == 8 } {
                         let product = _mm256_maddubs_epi16(magnitude[i], _mm256_sign_epi8(xs, codes[i]));
                         let sum = self.dot_i16(acc[i][j], product, scale[i]);
                         acc[i][j] = if MR > 1 { in_order(sum) } else { sum };

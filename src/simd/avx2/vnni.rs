@@ -70,7 +70,7 @@ pub fn dot<const STEPS: usize, const MR: usize, const NR: usize>(
     w: &impl Fn(usize, usize) -> __m256i,
     x: &impl Fn(usize, usize) -> __m256i,
 ) {
-    if MR * NR > 4 {
+    if const { MR * NR > 4 } {
         add_steps::<AvxVnni, STEPS, MR, NR, 0, true>(isa, acc, w, x);
     } else {
         add_steps_twice::<AvxVnni, STEPS, MR, NR>(isa, acc, w, x);
