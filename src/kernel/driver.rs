@@ -101,6 +101,13 @@ const X_CODES_BYTES: usize = 1 << 20;
 const X_ROWS_BYTES: usize = 256 << 10;
 /// Fewer columns at once would have memory bring packed panels too often.
 const LEAST_COLUMNS: usize = 32;
+
+/// Whether expanded codes may be products with their groups' scales.
+#[inline(always)]
+const fn folds<T: IntTile, I: Isa>() -> bool {
+    T::FOLDABLE && I::FOLDS_SCALES
+}
+
 /// Columns up to which packed panels are unpacked in registers, for all columns anew, instead of expanded once. Where unpacking
 /// goes beside the dots it costs less than going through memory. Scales of groups are more to unpack, and folded codes
 /// leave fewer multiplications.
@@ -112,11 +119,7 @@ fn unpacked_columns<T: IntTile, I: Isa>() -> usize {
         false => 16,
     }
 }
-/// Whether expanded codes may be products with their groups' scales.
-#[inline(always)]
-const fn folds<T: IntTile, I: Isa>() -> bool {
-    T::FOLDABLE && I::FOLDS_SCALES
-}
+
 /// Columns up to which folding takes longer than the multiplications that it saves.
 const UNFOLDED_COLUMNS: usize = 8;
 

@@ -289,6 +289,7 @@ impl<
     type Expanded = Expanded;
     type Operand = row::Operand;
 
+    // As bytes above the smallest product: the sums are the same integers, and a superblock becomes one group.
     const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
 
     #[inline(always)]
