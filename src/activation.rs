@@ -9,7 +9,10 @@ mod stretch;
 
 use crate::{
     Error, Executor, Result,
-    kernel::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns, prefetch},
+    kernel::{
+        CodeTiles, ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, TileRows, group_columns, padded_columns,
+        prefetch,
+    },
     simd::{Isa, IsaTask, Level},
 };
 use alloc::{format, vec::Vec};
@@ -79,6 +82,7 @@ pub struct Activations {
 struct Quantized {
     arrays: ColumnArrays<Vec<i32>, Vec<f32>>,
     peaks: Vec<Peaks>,
+    tiles: CodeTiles,
 }
 
 impl Default for Activations {
@@ -181,6 +185,7 @@ impl Activations {
             k: self.k,
             arrays: q.arrays.each_ref().map(Vec::as_slice, Vec::as_slice),
             peaks: &q.peaks,
+            tiles: q.tiles.as_slice(),
         })
     }
 
@@ -209,6 +214,8 @@ struct GroupMut<'a> {
     width: usize,
     arrays: ColumnArrays<&'a mut [i32], &'a mut [f32]>,
     peaks: &'a mut [Peaks],
+    /// Of the columns, if there are tiles.
+    tiles: Option<TileRows<'a>>,
 }
 
 struct QuantizeGroup<'a, const GROUP: usize> {
@@ -248,6 +255,10 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
                 put(self.group.arrays.codes, self.group.width, start / 4, &own_codes);
             }
             self.group.put::<GROUP>(start, stretch);
+            if let Some(tiles) = &self.group.tiles {
+                // SAFETY: the group's columns are this task's own.
+                unsafe { tiles.put(start, &stretch.by_column, end - start) };
+            }
         }
     }
 }
@@ -313,6 +324,9 @@ impl Quantized {
         );
         let blocks = if GROUP == 256 { k / 256 } else { 0 };
         let peaks = resized(&mut self.peaks, m.div_ceil(GROUP_COLUMNS) * blocks);
+        // Blocks of 32 are not multiplied so.
+        self.tiles.resize_for(level, if GROUP == 256 { m } else { 0 }, k);
+        let tiles = self.tiles.shared();
         let quantize_group = |g: usize, stretch: &mut Stretch| {
             let first = g * GROUP_COLUMNS;
             let (columns, width) = group_columns(first, m);
@@ -325,6 +339,7 @@ impl Quantized {
                         |(array, entries)| array.slice(first * entries, width * entries),
                     ),
                     peaks: peaks.slice(g * blocks, blocks),
+                    tiles: tiles.part(first),
                 }
             };
             let x = &x[first * k..(first + columns) * k];
@@ -422,6 +437,28 @@ mod tests {
                 assert_eq!(a.block256.arrays.centres[at(k / 16, i)], alone.block256.arrays.centres[i]);
                 assert_eq!(a.block256.arrays.half_centres[at(k / 16, i)], alone.block256.arrays.half_centres[i]);
             }
+        }
+    }
+
+    #[test]
+    fn tiles_hold_the_codes_of_each_column() {
+        let (m, k) = (37, 768);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 * 0.37 - 180.0).collect();
+        // Whether or not this CPU multiplies them: levels that it lacks are plain Rust.
+        let mut a = Activations::with_level(Level::Amx);
+        a.quantize(&x, m, k, Kinds::BLOCK32 | Kinds::BLOCK256, &Serial).unwrap();
+        let tiles = a.block256.tiles.as_slice();
+        for column in 0..m {
+            let alone = quantized(&x[column * k..][..k], Level::Scalar, Kinds::BLOCK256).block256.arrays.codes;
+            for (step, codes) in bytemuck::cast_slice::<i32, i8>(&alone).chunks(64).enumerate() {
+                assert_eq!(tiles[column / 16 * (k / 64) + step].0[column % 16], codes, "column {column}, tile {step}");
+            }
+        }
+        assert!(a.block32.tiles.as_slice().is_empty());
+        for (level, m) in [(Level::Amx, 16), (Level::Avx512Vnni, 37)] {
+            let mut a = Activations::with_level(level);
+            a.quantize(&x[..m * k], m, k, Kinds::BLOCK256, &Serial).unwrap();
+            assert!(a.block256.tiles.as_slice().is_empty(), "{level:?}, {m} columns");
         }
     }
 

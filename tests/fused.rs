@@ -154,7 +154,7 @@ fn experts(id: u32) {
             (1, 1, &|_| 3),
             (1, 3, &|place| place as u32),
             (1, 2, &|_| 4),
-            (20, 1, &|_| 2),
+            (61, 1, &|_| 2),
             (9, 2, &|place| if place % 2 == 0 { 1 } else { 4 }),
             (40, 2, &|place| (place as u32).wrapping_mul(2_654_435_761) >> 16 & 3),
             (3, 2, &|place| (place % 5) as u32),

@@ -146,6 +146,9 @@ fn for_format(id: u32) {
     one_answer(id, 18, 6144, &[257], 76, false);
     one_answer(id, 18, 2 * k, &[1, 2, 3, 5, 8, 17, 64, 512], 78, false);
     one_answer(id, 35, 3 * k, &[1, 3, 7, 20], 79, true);
+    // Tiles are for many columns: those that do not fill the last ones, and more than they keep the sums of.
+    one_answer(id, 35, 9 * k, &[33, 49, 77], 80, true);
+    one_answer(id, 50, 9 * k, &[1030], 81, false);
 }
 
 fn f32_mode(id: u32) {
@@ -174,12 +177,12 @@ fn f32_mode(id: u32) {
 fn random_bytes(id: u32) {
     let block = group(&WeightFormat::from_bytes(id, &[][..], 0, 256).unwrap()).max(32);
     for (n, blocks) in [(16, 4), (16, 32), (21, 13), (37, 18)] {
-        random_bytes_of(id, n, block * blocks);
+        random_bytes_of(id, 3, n, block * blocks);
     }
+    random_bytes_of(id, 70, 37, block * 9);
 }
 
-fn random_bytes_of(id: u32, n: usize, k: usize) {
-    let m = 3;
+fn random_bytes_of(id: u32, m: usize, n: usize, k: usize) {
     let mut random = Random(5);
     let len = WeightFormat::quantized(id, &vec![0.0; n * k], None, n, k).unwrap().size_bytes();
     let bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();

@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(short, long, value_enum, default_value = "md", value_name = "FORMAT")]
     pub output: Format,
 
-    /// Instruction set level: scalar, avx2, avxvnni or avx512vnni [default: the fastest that the CPU has]
+    /// Instruction set level: scalar, avx2, avxvnni, avx512vnni or amx [default: the fastest that the CPU has]
     #[arg(long, value_name = "LEVEL")]
     isa: Option<String>,
 

@@ -86,7 +86,7 @@ pub struct Options {
     #[arg(long)]
     pub verbose_prompt: bool,
 
-    /// The instruction set level: scalar, avx2, avxvnni or avx512vnni [default: the fastest that this CPU has]
+    /// The instruction set level: scalar, avx2, avxvnni, avx512vnni or amx [default: the fastest that this CPU has]
     #[arg(long, value_name = "LEVEL")]
     isa: Option<String>,
 

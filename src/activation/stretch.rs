@@ -25,7 +25,7 @@ pub(super) type CodeRows = [Row<i32>; STRETCH / 4];
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Stretch {
-    by_column: Row<[i8; STRETCH]>,
+    pub by_column: Row<[i8; STRETCH]>,
     /// The bits of each group's largest magnitude: in one of the lanes, or the others hold smaller ones.
     magnitudes: [Row<[i32; WIDEST]>; UNITS],
     inverses: [Row<f32>; UNITS],

@@ -96,7 +96,7 @@ const PANEL_SCRATCH_BYTES: usize = 104 << 10;
 pub(super) const MAX_PANELS: usize = 2;
 
 /// Codes of x that stay in L2 while chunks of expanded panels go by: all rows of a slab of k.
-const X_CODES_BYTES: usize = 1 << 20;
+pub(super) const X_CODES_BYTES: usize = 1 << 20;
 /// Codes of x that stay in L2 while packed panels go by: some rows of x, all of k.
 const X_ROWS_BYTES: usize = 256 << 10;
 /// Fewer columns at once would have memory bring packed panels too often.
@@ -134,10 +134,10 @@ pub(super) fn multiply_int<F: QuantBlock<Tile = T>, T: IntTile>(job: &Job<'_>, p
     }
 }
 
-struct IntTask<'a, F, T> {
-    job: &'a Job<'a>,
-    x: Inputs<'a>,
-    panels: Range<usize>,
+pub(super) struct IntTask<'a, F, T> {
+    pub job: &'a Job<'a>,
+    pub x: Inputs<'a>,
+    pub panels: Range<usize>,
     marker: PhantomData<(F, T)>,
 }
 
@@ -146,6 +146,16 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        #[cfg(target_arch = "x86_64")]
+        if const { is_avx512::<I>() && T::IN_TILES } {
+            let amx = self.amx();
+            if let Some(amx) = amx {
+                return isa.outlined(
+                    #[inline(always)]
+                    || self.multiply_tiles(isa, amx),
+                );
+            }
+        }
         match self.job.weights {
             Weights::Packed(packed) if self.x.m <= unpacked_columns::<T, I>() => self.multiply_packed(isa, packed),
             // What keeps tens of KiB on the stack touches each of its pages at its start, most of which are no longer in the
@@ -258,7 +268,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 
     /// From a block to the same one of the next panel, in blocks.
     #[inline(always)]
-    fn panel_blocks(&self) -> usize {
+    pub(super) fn panel_blocks(&self) -> usize {
         self.x.k / T::BLOCK * if matches!(self.job.weights, Weights::Native(_)) { PANEL_ROWS } else { 1 }
     }
 
@@ -267,7 +277,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
     /// # Safety
     /// `out` has room for the chunk's blocks.
     #[inline(always)]
-    unsafe fn expand<I: Isa, const FOLDED: bool>(
+    pub(super) unsafe fn expand<I: Isa, const FOLDED: bool>(
         &self,
         isa: I,
         panel: usize,
@@ -297,7 +307,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 }
 
 /// The size of the parts that `blocks` are cut into, as few as may be of at most `limit`.
-fn even_part(blocks: usize, limit: usize) -> usize {
+pub(super) fn even_part(blocks: usize, limit: usize) -> usize {
     blocks.div_ceil(blocks.div_ceil(limit).max(1))
 }
 

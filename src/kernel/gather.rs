@@ -1,6 +1,10 @@
 //! Columns of x collected in another order, in the layout that kernels read.
 
-use super::{ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, group_columns, padded_columns};
+use super::{
+    CodeTiles, ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut,
+    code_tiles::{SharedTiles, tile_groups},
+    group_columns, padded_columns,
+};
 use alloc::vec::Vec;
 
 /// Where columns lie: `m` of them, in groups as [`Inputs`] says.
@@ -26,6 +30,7 @@ pub(crate) struct Gathered {
     peaks: Vec<Peaks>,
     /// Of a group of columns in `peaks`.
     blocks: usize,
+    tiles: CodeTiles,
     k: usize,
 }
 
@@ -38,13 +43,16 @@ pub(crate) struct Selection {
     pub first: usize,
     /// Its first group of columns.
     pub first_group: usize,
+    /// Its first group of columns in tiles.
+    first_tiles: usize,
 }
 
 impl Selection {
     /// Where a selection of `m` columns lies that follows this one.
     pub fn next(self, m: usize) -> Selection {
         let first = self.first + padded_columns(self.m);
-        Selection { m, first, first_group: self.first_group + self.m.div_ceil(GROUP_COLUMNS) }
+        let first_group = self.first_group + self.m.div_ceil(GROUP_COLUMNS);
+        Selection { m, first, first_group, first_tiles: self.first_tiles + tile_groups(self.m) }
     }
 
     /// This selection's part of an array with so many entries in a column.
@@ -65,6 +73,7 @@ impl Gathered {
         );
         self.blocks = each(x.peaks.len(), x.m.div_ceil(GROUP_COLUMNS));
         self.peaks.resize(end.first_group * self.blocks, Peaks::default());
+        self.tiles.resize(if x.tiles.is_empty() { 0 } else { end.first_tiles }, x.k);
         self.k = x.k;
     }
 
@@ -75,6 +84,7 @@ impl Gathered {
             entries: self.entries,
             peaks: SharedMut::new(&mut self.peaks),
             blocks: self.blocks,
+            tiles: self.tiles.shared(),
         }
     }
 
@@ -89,6 +99,7 @@ impl Gathered {
                 |(array, entries)| selection.part(array, entries),
             ),
             peaks: &self.peaks[selection.first_group * blocks..][..selection.m.div_ceil(GROUP_COLUMNS) * blocks],
+            tiles: self.tiles.groups(selection.first_tiles, tile_groups(selection.m)),
         }
     }
 }
@@ -99,6 +110,7 @@ pub(crate) struct Targets<'a> {
     entries: ColumnArrays<usize, usize>,
     peaks: SharedMut<'a, Peaks>,
     blocks: usize,
+    tiles: SharedTiles<'a>,
 }
 
 impl Targets<'_> {
@@ -115,6 +127,10 @@ impl Targets<'_> {
                 |((from, to), entries)| copy.run(from, to, entries),
                 |((from, to), entries)| copy.run(from, to, entries),
             );
+        }
+        for column in 0..selection.m {
+            // SAFETY: as above.
+            unsafe { self.tiles.copy_column(selection.first_tiles, column, x.tiles, columns(column)) };
         }
         let blocks = self.blocks;
         for group in (0..selection.m).step_by(GROUP_COLUMNS) {

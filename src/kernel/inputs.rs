@@ -5,7 +5,7 @@
 //! reads it: four codes of each column, the next four of each, …. A tile thus reads one stream at constant offsets.
 
 use super::ColumnArrays;
-use crate::simd::largest_code;
+use crate::simd::{CodeTile, largest_code};
 
 /// Columns of a full group.
 pub(crate) const GROUP_COLUMNS: usize = 8;
@@ -21,6 +21,8 @@ pub(crate) struct Inputs<'a> {
     pub arrays: ColumnArrays<&'a [i32], &'a [f32]>,
     /// `[groups of columns, k / 256]` (scales per 256 only).
     pub peaks: &'a [Peaks],
+    /// The codes again as AMX multiplies them, `[groups of 16 columns, k / 64]`, rounded up; empty where nobody will.
+    pub tiles: &'a [CodeTile],
 }
 
 /// Bounds on what sums over a superblock of a group's columns can come to.

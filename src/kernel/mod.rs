@@ -10,6 +10,9 @@
 //! Sums of code products are exact integers, and the f32 sum over blocks runs in increasing k for every row alone, so
 //! the result has the same bits whatever the instruction set, the batch, the threads or the storage.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod code_tiles;
 mod column_arrays;
 mod driver;
 mod expand;
@@ -27,6 +30,7 @@ mod superblock;
 mod tile;
 mod transpose;
 
+pub(crate) use code_tiles::{CodeTiles, TileRows};
 pub(crate) use column_arrays::ColumnArrays;
 pub(crate) use driver::{Job, Operand, Weights};
 pub(crate) use gather::{Gathered, Selection};

@@ -12,7 +12,7 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    flat::store_sums,
+    flat::{biased, store_sums},
     native::Window,
     pack::{pack_blocks, pack_pairs, pack_unit},
     packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
@@ -23,7 +23,7 @@ use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS},
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of, is_avx512},
 };
 use core::ops::Range;
 use operands::{Expanded, ExpandedBlock, Operands};
@@ -156,12 +156,30 @@ impl<
         }
     }
 
-    /// Multiplies expanded codes by their groups' scales.
+    /// Multiplies expanded codes by their groups' scales where products fit a byte.
     ///
     /// # Safety
     /// `out` is an expanded block.
     #[inline(always)]
     unsafe fn fold<I: Isa>(isa: I, out: *mut Expanded) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::multiply_by_scales(
+                isa,
+                out,
+                #[inline(always)]
+                |_, _, even, odd| isa.or(even, isa.shl(odd, 8)),
+            );
+        }
+    }
+
+    /// Multiplies expanded codes by their groups' scales. `join` is given a step, where in it, in bytes, a register's rows
+    /// begin, and the products of the even and of the odd codes there above the smallest, as u16; it gives the codes.
+    ///
+    /// # Safety
+    /// `out` is an expanded block.
+    #[inline(always)]
+    unsafe fn multiply_by_scales<I: Isa>(isa: I, out: *mut Expanded, join: impl Fn(usize, usize, I::V, I::V) -> I::V) {
         let (bytes, bias) = (isa.splat(0x00FF_00FF), isa.splat(BIAS | BIAS << 16));
         let low = isa.splat(Self::PRODUCTS.0 & 0xFFFF | Self::PRODUCTS.0 << 16);
         let steps = GROUP / 4;
@@ -174,12 +192,15 @@ impl<
                     let (first, second) = (isa.and(pair, isa.splat(0xFFFF)), isa.shr(pair, 16));
                     for (half, scale) in [(0, first), (1, second)] {
                         let scale = isa.or(scale, isa.shl(scale, 16));
-                        let product =
-                            |codes| isa.sub_i16(isa.mul_i16(isa.sub_i16(isa.and(codes, bytes), bias), scale), low);
-                        for step in 0..steps {
-                            let to = (&raw mut (*out).codes[(2 * p + half) * steps + step]).cast::<u8>().add(at);
+                        let product = |codes| {
+                            let code = isa.and(codes, bytes);
+                            let product = isa.mul_i16(if BIAS == 0 { code } else { isa.sub_i16(code, bias) }, scale);
+                            if Self::PRODUCTS.0 == 0 { product } else { isa.sub_i16(product, low) }
+                        };
+                        for step in (2 * p + half) * steps..(2 * p + half + 1) * steps {
+                            let to = (&raw mut (*out).codes[step]).cast::<u8>().add(at);
                             let codes = isa.load(to);
-                            isa.store(to, isa.or(product(codes), isa.shl(product(isa.shr(codes, 8)), 8)));
+                            isa.store(to, join(step, at, product(codes), product(isa.shr(codes, 8))));
                         }
                     }
                 }
@@ -291,6 +312,65 @@ impl<
 
     // As bytes above the smallest product: the sums are the same integers, and a superblock becomes one group.
     const FOLDABLE: bool = Self::SCALED && Self::PRODUCTS.1 - Self::PRODUCTS.0 < 256;
+    const TWO_BYTES: bool = Self::SCALED && !Self::FOLDABLE;
+
+    #[inline(always)]
+    unsafe fn split<I: Isa>(isa: I, out: *mut Expanded, high: *mut [[u8; VECTOR_BYTES]; 64]) {
+        const { assert!(Self::PRODUCTS.1 - Self::PRODUCTS.0 < 1 << 16) };
+        let bytes = isa.splat(0x00FF_00FF);
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self::multiply_by_scales(
+                isa,
+                out,
+                #[inline(always)]
+                |step, at, even, odd| {
+                    let upper = isa.splat(0xFF00_FF00u32 as i32);
+                    let above = isa.or(isa.and(isa.shr(even, 8), bytes), isa.and(odd, upper));
+                    isa.store((&raw mut (*high)[step]).cast::<u8>().add(at), above);
+                    isa.or(isa.and(even, bytes), isa.and(isa.shl(odd, 8), upper))
+                },
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_sums<I: Isa, const W: usize>(
+        isa: I,
+        x: &Inputs<'_>,
+        columns: Columns<W>,
+        block: usize,
+        weights: *const Expanded,
+        [low, high]: [*const [i32; PANEL_ROWS]; 2],
+        from: (*const f32, usize),
+        to: (*mut f32, usize),
+    ) {
+        const { assert!(!is_avx512::<I>() || I::REGISTERS == 1) };
+        let bias = const { Self::bias::<I>(Self::SCALED) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut acc: [[I::F; W]; 1] = [array_of(
+                #[inline(always)]
+                |j| isa.load_f32(from.0.add(j * from.1)),
+            )];
+            let neg_sums = x.arrays.neg_sums.as_ptr().add(columns.at(x.k / BLOCK, block));
+            let sums: [I::V; W] = array_of(
+                #[inline(always)]
+                |j| {
+                    let mut sum = isa.load(low.add(j).cast());
+                    if const { Self::TWO_BYTES } {
+                        sum = isa.add(sum, isa.shl(isa.load(high.add(j).cast()), 8));
+                    }
+                    if bias == 0 { sum } else { isa.add(biased(isa, bias, neg_sums.add(j)), sum) }
+                },
+            );
+            let weights = ExpandedBlock::new(isa, weights, 0);
+            Self::add_terms::<I, 1, W, W, 0, W>(isa, x, columns, block, &weights, &[sums], &mut acc);
+            for j in 0..W {
+                isa.store_f32(to.0.add(j * to.1), acc[0][j]);
+            }
+        }
+    }
 
     #[inline(always)]
     unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Expanded) {

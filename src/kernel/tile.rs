@@ -1,7 +1,12 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
 use super::{driver::Job, native::Window};
-use crate::{QuantBlock, activation::Kinds, format::BlockCodes, simd::Isa};
+use crate::{
+    QuantBlock,
+    activation::Kinds,
+    format::BlockCodes,
+    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+};
 use core::ops::Range;
 
 /// A layout class: how codes, scales and minima of 16 rows lie interleaved, and the arithmetic over them.
@@ -102,12 +107,44 @@ pub(super) trait IntTile: Tile {
 
     /// Whether expanded codes may be products with their groups' scales, which many columns gain from.
     const FOLDABLE: bool = false;
+    /// Whether products with groups' scales take two bytes.
+    const TWO_BYTES: bool = false;
+    /// Whether blocks have one sum for so many codes that tiles are worth it: what lanes do with a sum takes as long as tiles
+    /// take for a hundred codes.
+    const IN_TILES: bool = Self::BLOCK >= 256;
 
     /// Expands a packed block; with `FOLDED`, codes become products with their groups' scales.
     ///
     /// # Safety
     /// `tile` points to `TILE_BYTES` readable bytes, `out` to a writable block.
     unsafe fn expand_packed<I: Isa, const FOLDED: bool>(isa: I, tile: *const u8, out: *mut Self::Expanded);
+
+    /// Makes the codes of an expanded block products with their groups' scales, the low bytes; the high ones go to `high`.
+    ///
+    /// # Safety
+    /// `out` is an expanded block of products of two bytes, `high` writable.
+    #[inline(always)]
+    unsafe fn split<I: Isa>(_: I, _: *mut Self::Expanded, _: *mut [[u8; VECTOR_BYTES]; 64]) {}
+
+    /// Adds what the integer sums of an expanded block and `W` columns come to, which are those of products with groups' scales
+    /// where there are such: of their low bytes and, if they take two, of the high ones. Only for classes [`IntTile::IN_TILES`]. `from` and `to` say where the sums of
+    /// floats lie before and after, and how many floats lie from those of a column to those of the next.
+    ///
+    /// # Safety
+    /// The block is expanded, x has the columns and the block, sums of 16 rows lie there for each column.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn add_sums<I: Isa, const W: usize>(
+        _: I,
+        _: &super::Inputs<'_>,
+        _: super::Columns<W>,
+        _: usize,
+        _: *const Self::Expanded,
+        _: [*const [i32; PANEL_ROWS]; 2],
+        _: (*const f32, usize),
+        _: (*mut f32, usize),
+    ) {
+    }
 
     /// Codes as they lie expanded.
     #[inline(always)]

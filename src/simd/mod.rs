@@ -4,10 +4,13 @@
 //! [`Level::dispatch`] is the one place where a level becomes a token.
 
 mod array;
+mod code_tile;
 mod cpu;
 mod isa;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -16,6 +19,7 @@ mod avx512;
 mod vnni;
 
 pub use array::array_of;
+pub(crate) use code_tile::{CodeTile, TILE_CODES, TILE_COLUMNS};
 pub(crate) use cpu::{is_amd_avx512, is_avx512};
 pub use isa::{
     FLOAT_ORIGIN, Isa, PANEL_ROWS, ROUND, RegisterTile, VECTOR_BYTES, dot_register_scaled, largest_code, sums_fit,
@@ -56,6 +60,9 @@ pub enum Level {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// The same with AMX's tiles of bytes, in which K-quants are multiplied by more than a few columns: Intel's servers from
+    /// Sapphire Rapids on, with Linux, which is asked (once, for the whole process) to let the process use tiles.
+    Amx,
 }
 
 /// Work that is written once, for any instruction set.
@@ -78,7 +85,7 @@ fn enter<I: Isa, T: IsaTask>(isa: I, task: T) -> T::Output {
 
 impl Level {
     /// All levels, the slowest first.
-    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512Vnni];
+    pub const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512Vnni, Level::Amx];
 
     /// The fastest level that this CPU has.
     pub fn best() -> Level {
@@ -95,6 +102,8 @@ impl Level {
             Level::AvxVnni => avx2::AvxVnni::try_new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => avx512::Avx512Vnni::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => avx512::Avx512Vnni::is_available() && amx::Amx::try_new().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -114,13 +123,14 @@ impl Level {
         })
     }
 
-    /// The name that a level is parsed from: `scalar`, `avx2`, `avxvnni`, `avx512vnni`.
+    /// The name that a level is parsed from: `scalar`, `avx2`, `avxvnni`, `avx512vnni`, `amx`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::AvxVnni => "avxvnni",
             Level::Avx512Vnni => "avx512vnni",
+            Level::Amx => "amx",
         }
     }
 
@@ -130,7 +140,8 @@ impl Level {
     pub fn dispatch<T: IsaTask>(self, task: T) -> T::Output {
         #[cfg(target_arch = "x86_64")]
         match self {
-            Level::Avx512Vnni => {
+            // Tiles are for the kernels that know of them.
+            Level::Avx512Vnni | Level::Amx => {
                 if let Some(isa) = avx512::Avx512Vnni::try_new() {
                     return enter(isa, task);
                 }
