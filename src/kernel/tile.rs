@@ -99,6 +99,7 @@ pub struct SuperTile<
 pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 
 /// What a scratch block of 16 rows and the integer microkernels over it are, for one tile class.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX is x86-64's"))]
 pub(super) trait IntTile: Tile {
     /// One block of 16 rows, first its codes as bytes, then scales as the microkernel wants them.
     type Expanded: Copy;

@@ -45,13 +45,16 @@ impl Amx {
     /// This thread's tiles, for so many columns of x, 1 to 32.
     #[inline]
     pub fn tiles(self, columns: usize) -> Tiles {
-        let mut tiles = Tiles { columns: 0, thread: PhantomData };
+        let mut tiles = Tiles { columns: 0, before: Shapes::zeroed(), thread: PhantomData };
+        // SAFETY: the CPU has tiles, and 64 bytes are written.
+        unsafe { asm!("sttilecfg [{}]", in(reg) &raw mut tiles.before, options(nostack, preserves_flags)) };
         tiles.configure(columns);
         tiles
     }
 }
 
 /// What `ldtilecfg` reads: rows and bytes of a row of each of eight tiles.
+#[derive(Debug, Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Shapes {
     palette: u8,
@@ -61,10 +64,24 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// A thread's tiles, released when this is dropped.
+impl Shapes {
+    /// Makes this thread's tiles have these shapes.
+    ///
+    /// # Safety
+    /// The CPU has tiles, and these are shapes that they can have.
+    #[inline]
+    unsafe fn load(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, readonly, preserves_flags)) };
+    }
+}
+
+/// A thread's tiles. When this is dropped they have the shapes that they had before, or are released if they had none: there
+/// is code that configures a thread's tiles but once.
 #[derive(Debug)]
 pub struct Tiles {
     columns: usize,
+    before: Shapes,
     /// The tiles are this thread's.
     thread: PhantomData<*mut ()>,
 }
@@ -83,7 +100,7 @@ impl Tiles {
         shapes.rows[..8].copy_from_slice(&[first, first, second, second, first, second, steps, steps]);
         shapes.row_bytes[..8].fill(ROW_BYTES as u16);
         // SAFETY: there is a `Tiles` only where there was an `Amx`; the shapes are those of palette 1.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, readonly, preserves_flags)) };
+        unsafe { shapes.load() };
     }
 
     /// Columns of x that they are for.
@@ -179,8 +196,14 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: there is a `Tiles` only where there was an `Amx`.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+        // SAFETY: there is a `Tiles` only where there was an `Amx`; the shapes are those that the tiles had.
+        unsafe {
+            if self.before.palette == 0 {
+                asm!("tilerelease", options(nostack, nomem, preserves_flags));
+            } else {
+                self.before.load();
+            }
+        }
     }
 }
 
@@ -245,5 +268,27 @@ mod tests {
                 }
             }
         }
+    }
+    #[test]
+    fn shapes_that_tiles_had_come_back() {
+        let Some(amx) = Amx::try_new() else { return };
+        let rows = || {
+            let mut shapes = Shapes::zeroed();
+            // SAFETY: the CPU has tiles.
+            unsafe { asm!("sttilecfg [{}]", in(reg) &raw mut shapes, options(nostack, preserves_flags)) };
+            (shapes.palette, shapes.rows)
+        };
+        assert_eq!(rows().0, 0);
+        {
+            let _outer = amx.tiles(20);
+            let outer = rows();
+            assert_eq!((outer.0, outer.1[0], outer.1[2]), (1, 16, 4));
+            {
+                let _inner = amx.tiles(3);
+                assert_eq!(rows().1[0], 3);
+            }
+            assert_eq!(rows(), outer);
+        }
+        assert_eq!(rows().0, 0);
     }
 }
