@@ -292,20 +292,14 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
             unsafe {
                 Self::slot::<FULL, 0>(tiles, stored, does, tile == 0, x[0], w[0]);
                 if adds {
-                    self.add_part::<I, FULL, BETWEEN, 0>(isa, chunk, adding, tile, added);
+                    self.add_sums::<I, FULL, BETWEEN>(isa, chunk, adding, tile, 0, added);
                 }
                 Self::slot::<FULL, 1>(tiles, stored, does, tile == 0, x[0], w[1]);
-                if adds {
-                    self.add_part::<I, FULL, BETWEEN, 1>(isa, chunk, adding, tile, added);
-                }
                 Self::slot::<FULL, 2>(tiles, stored, does, tile == 0, x[1], w[0]);
-                if adds {
-                    self.add_part::<I, FULL, BETWEEN, 2>(isa, chunk, adding, tile, added);
+                if adds && Self::PANELS == 2 {
+                    self.add_sums::<I, FULL, BETWEEN>(isa, chunk, adding, tile, 1, added);
                 }
                 Self::slot::<FULL, 3>(tiles, stored, does, tile == 0, x[1], w[1]);
-                if adds {
-                    self.add_part::<I, FULL, BETWEEN, 3>(isa, chunk, adding, tile, added);
-                }
             }
             x = x.map(|x| x.wrapping_add(size_of::<CodeTile>()));
             w = w.map(|w| w.wrapping_add(size_of::<CodeTile>()));
@@ -342,29 +336,6 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         }
     }
 
-    /// Adds the sums that lanes take beside tile `tile` and sums `Q`.
-    ///
-    /// # Safety
-    /// As [`Self::multiply_block`].
-    #[inline(always)]
-    unsafe fn add_part<I: Isa, const FULL: bool, const BETWEEN: bool, const Q: usize>(
-        &self,
-        isa: I,
-        chunk: &Chunk<T>,
-        step: Step,
-        tile: usize,
-        sums: *const [Sums; 2],
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if const { Q == 0 } {
-                self.add_sums::<I, FULL, BETWEEN>(isa, chunk, step, tile, 0, sums);
-            } else if const { Q == 2 && Self::PANELS == 2 } {
-                self.add_sums::<I, FULL, BETWEEN>(isa, chunk, step, tile, 1, sums);
-            }
-        }
-    }
-
     /// Where the tiles of block `block` of the 16 columns from `first` on lie, and those of the next 16.
     #[inline(always)]
     fn x_tiles(&self, first: usize, block: usize) -> [*const u8; 2] {
@@ -373,7 +344,8 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         [tile.cast(), tile.wrapping_add(group).cast()]
     }
 
-    /// Scales the sums of a quarter of a step's columns and of a panel, and adds them to those of floats.
+    /// Scales the sums of a quarter of a step's columns and of a panel, and adds them to those of floats: a quarter beside each
+    /// tile of a block, of which there are as many.
     ///
     /// # Safety
     /// As [`Self::multiply_block`], and the sums are those of the step.

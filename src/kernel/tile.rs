@@ -128,8 +128,9 @@ pub(super) trait IntTile: Tile {
     unsafe fn split<I: Isa>(_: I, _: *mut Self::Expanded, _: *mut [[u8; VECTOR_BYTES]; 64]) {}
 
     /// Adds what the integer sums of an expanded block and `W` columns come to, which are those of products with groups' scales
-    /// where there are such: of their low bytes and, if they take two, of the high ones. Only for classes [`IntTile::IN_TILES`]. `from` and `to` say where the sums of
-    /// floats lie before and after, and how many floats lie from those of a column to those of the next.
+    /// where there are such: of their low bytes and, if they take two, of the high ones. Only for classes [`IntTile::IN_TILES`].
+    /// `from` and `to` say where the sums of floats lie before and after, and how many floats lie from those of a column to those
+    /// of the next.
     ///
     /// # Safety
     /// The block is expanded, x has the columns and the block, sums of 16 rows lie there for each column.
