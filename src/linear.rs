@@ -161,7 +161,8 @@ impl<'a, F: QuantBlock> Linear<'a, F> {
         F::Tile::KINDS
     }
 
-    /// What runs: instruction set, tile class and storage, for example `avx2-super4x32-packed`.
+    /// What runs: instruction set, tile class and storage, for example `avx2-super4x32-packed`. [`Level::Amx`] says of which
+    /// matmuls `amx` takes its tiles, and AVX-512 VNNI the others.
     pub fn kernel_name(&self) -> String {
         let storage = if self.is_packed() { "packed" } else { "native" };
         format!("{}-{}-{storage}", self.level.name(), F::Tile::KERNEL)
