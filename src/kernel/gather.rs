@@ -128,7 +128,9 @@ impl Targets<'_> {
                 |((from, to), entries)| copy.run(from, to, entries),
             );
         }
-        for column in 0..selection.m {
+        // Of few columns there are no tiles: what lies there is another selection's.
+        let in_tiles = if x.tiles.is_empty() || tile_groups(selection.m) == 0 { 0 } else { selection.m };
+        for column in 0..in_tiles {
             // SAFETY: as above.
             unsafe { self.tiles.copy_column(selection.first_tiles, column, x.tiles, columns(column)) };
         }
@@ -177,5 +179,39 @@ impl<C: Fn(usize) -> usize> Copied<'_, C> {
                 *to = *from;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Activations, Kinds, Level, Serial};
+
+    #[test]
+    fn few_columns_leave_the_tiles_of_others_alone() {
+        let (m, k) = (40, 256);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 - 500.0).collect();
+        let mut a = Activations::with_level(Level::Amx);
+        a.quantize(&x, m, k, Kinds::BLOCK256, &Serial).unwrap();
+        let x = a.inputs("", Kinds::BLOCK256).unwrap();
+        let few = Selection::default().next(3);
+        let many = few.next(20);
+        let mut gathered = Gathered::default();
+        gathered.reserve(&x, many.next(0));
+        let targets = gathered.targets();
+        // SAFETY: one after the other.
+        unsafe {
+            targets.gather(&x, many, |column| column);
+            targets.gather(&x, few, |column| 30 + column);
+        }
+        let tiles = gathered.inputs(many).tiles;
+        assert_eq!(tiles.len(), 2 * k / 64);
+        for column in 0..20 {
+            for step in 0..k / 64 {
+                let at = column / 16 * (k / 64) + step;
+                assert_eq!(tiles[at].0[column % 16], x.tiles[at].0[column % 16], "column {column}");
+            }
+        }
+        assert!(gathered.inputs(few).tiles.is_empty());
     }
 }
