@@ -11,12 +11,12 @@ use super::{
     driver::{IntTask, X_CODES_BYTES, even_part},
     group_columns,
     inputs::{GROUP_COLUMNS, padded_columns},
-    tile::IntTile,
+    tile::{HighBytes, IntTile},
 };
 use crate::{
     QuantBlock,
     simd::{
-        CodeTile, Isa, Level, PANEL_ROWS, TILE_CODES, TILE_COLUMNS, VECTOR_BYTES,
+        CodeTile, Isa, Level, PANEL_ROWS, TILE_CODES, TILE_COLUMNS,
         amx::{Amx, Sums, Tiles},
     },
 };
@@ -33,9 +33,6 @@ const LONG_CHUNK: usize = 8;
 const TWO_BYTES_COLUMNS: usize = 48;
 /// Columns that tiles multiply at once.
 const PAIR_COLUMNS: usize = 2 * TILE_COLUMNS;
-
-/// High bytes of the products of a superblock's codes and scales, as codes lie.
-pub type HighBytes = [[u8; VECTOR_BYTES]; 64];
 
 #[repr(C, align(64))]
 struct Scratch<Expanded> {
@@ -131,12 +128,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                     }
                     for start in slabs.clone().step_by(chunk) {
                         let blocks = start..slabs.end.min(start + chunk);
-                        // The blocks that are expanded next: of these rows, or those that the next rows start with.
-                        let ahead = if blocks.end < slabs.end {
-                            blocks.len() as isize
-                        } else {
-                            (Self::PANELS * self.panel_blocks()) as isize - (start - slabs.start) as isize
-                        };
+                        let ahead = self.blocks_ahead(&blocks, &slabs, Self::PANELS);
                         for p in 0..Self::PANELS {
                             let out = expanded.wrapping_add(p * LONG_CHUNK);
                             // SAFETY: there is room for the chunk of each panel.

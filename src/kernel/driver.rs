@@ -226,12 +226,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
                 let mut start = slabs.start;
                 loop {
                     let chunk = start..slabs.end.min(start + chunk);
-                    // The blocks that are expanded next: of these rows, or those that the next rows start with.
-                    let ahead = if chunk.end < slabs.end {
-                        chunk.len() as isize
-                    } else {
-                        (I::PANELS * self.panel_blocks()) as isize - (chunk.start - slabs.start) as isize
-                    };
+                    let ahead = self.blocks_ahead(&chunk, &slabs, I::PANELS);
                     for p in 0..I::PANELS {
                         // A missing panel stands for the last one: its sums are not stored.
                         let panel = first_panel + p.min(panels - 1);
@@ -266,10 +261,15 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         }
     }
 
-    /// From a block to the same one of the next panel, in blocks.
+    /// From the blocks of a chunk to those that are expanded next: the next chunk of the slab, or the first of `panels` further
+    /// on.
     #[inline(always)]
-    pub(super) fn panel_blocks(&self) -> usize {
-        self.x.k / T::BLOCK * if matches!(self.job.weights, Weights::Native(_)) { PANEL_ROWS } else { 1 }
+    pub(super) fn blocks_ahead(&self, chunk: &Range<usize>, slab: &Range<usize>, panels: usize) -> isize {
+        if chunk.end < slab.end {
+            return chunk.len() as isize;
+        }
+        let rows = if matches!(self.job.weights, Weights::Native(_)) { PANEL_ROWS } else { 1 };
+        (panels * rows * (self.x.k / T::BLOCK)) as isize - (chunk.start - slab.start) as isize
     }
 
     /// Expands a chunk of one panel, and asks for what lies `ahead` blocks behind it.
@@ -285,24 +285,29 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         ahead: isize,
         out: *mut T::Expanded,
     ) {
-        match self.job.weights {
-            Weights::Packed(packed) => {
-                let tiles = self.job.packed_panels(packed, panel..panel + 1, self.x.k / T::BLOCK * T::TILE_BYTES);
-                for (i, block) in chunk.enumerate() {
-                    let tile = &tiles[block * T::TILE_BYTES..][..T::TILE_BYTES];
-                    let next = tile.as_ptr().wrapping_offset(ahead * T::TILE_BYTES as isize);
-                    prefetch(isa, next, T::TILE_BYTES);
-                    // SAFETY: a whole tile, and the caller vouches for `out`.
-                    unsafe { T::expand_packed::<I, FOLDED>(isa, tile.as_ptr(), out.add(i)) };
+        // A function of its own: the compiler takes far longer for one that holds all loops.
+        let (job, panel_bytes) = (self.job, self.x.k / T::BLOCK * T::TILE_BYTES);
+        isa.outlined(
+            #[inline(always)]
+            move || match job.weights {
+                Weights::Packed(packed) => {
+                    let tiles = job.packed_panels(packed, panel..panel + 1, panel_bytes);
+                    for (i, block) in chunk.enumerate() {
+                        let tile = &tiles[block * T::TILE_BYTES..][..T::TILE_BYTES];
+                        let next = tile.as_ptr().wrapping_offset(ahead * T::TILE_BYTES as isize);
+                        prefetch(isa, next, T::TILE_BYTES);
+                        // SAFETY: a whole tile, and the caller vouches for `out`.
+                        unsafe { T::expand_packed::<I, FOLDED>(isa, tile.as_ptr(), out.add(i)) };
+                    }
                 }
-            }
-            Weights::Native(native) => {
-                let rows: [&[F::Block]; PANEL_ROWS] =
-                    array_of(|row| &self.job.native_row::<F>(native, panel, row)[chunk.clone()]);
-                // SAFETY: the caller vouches for `out`.
-                unsafe { expand_rows::<F, T, I, FOLDED>(isa, &rows, ahead, out) };
-            }
-        }
+                Weights::Native(native) => {
+                    let rows: [&[F::Block]; PANEL_ROWS] =
+                        array_of(|row| &job.native_row::<F>(native, panel, row)[chunk.clone()]);
+                    // SAFETY: the caller vouches for `out`.
+                    unsafe { expand_rows::<F, T, I, FOLDED>(isa, &rows, ahead, out) };
+                }
+            },
+        );
     }
 }
 
@@ -389,33 +394,40 @@ impl<T: IntTile, const FOLDED: bool> RegisterTile for ChunkKernel<'_, T, FOLDED>
         if column >= self.x.m {
             return;
         }
-        let first_chunk = self.blocks.start == 0;
-        let columns_a_block = const { if T::BLOCK < 256 { 1 } else { 2 } };
-        // SAFETY: the driver vouches for panels, the group and rows; only columns of x are loaded and stored.
-        unsafe {
-            let y = self.y.at(column, self.row);
-            let columns = self.x.m - column;
-            let acc = y.load::<I, MR, NR>(isa, columns, self.rows, first_chunk);
-            let acc = T::multiply_expanded::<I, MR, NR, W, FOLDED>(
-                isa,
-                self.panels,
-                self.stride,
-                self.x,
-                Columns { group: self.group, first },
-                self.blocks.clone(),
-                acc,
-                // A burst of all columns would keep the weights waiting.
-                #[inline(always)]
-                |block| {
-                    for column in block * columns_a_block..(block + 1) * columns_a_block {
-                        if !first_chunk {
-                            y.prefetch_behind::<I, MR, NR>(isa, column, columns);
+        // By value: the tile's loop is to find them in registers.
+        let (panels, stride, x, blocks, rows) = (self.panels, self.stride, *self.x, self.blocks.clone(), self.rows);
+        let columns = Columns { group: self.group, first };
+        // SAFETY: only columns of x are loaded and stored.
+        let y = unsafe { self.y.at(column, self.row) };
+        // A function of its own: the compiler takes far longer for one that holds all tiles.
+        isa.outlined(
+            #[inline(always)]
+            // SAFETY: the driver vouches for panels, the group and rows; only columns of x are loaded and stored.
+            move || unsafe {
+                let (first_chunk, left) = (blocks.start == 0, x.m - column);
+                let columns_a_block = const { if T::BLOCK < 256 { 1 } else { 2 } };
+                let acc = y.load::<I, MR, NR>(isa, left, rows, first_chunk);
+                let acc = T::multiply_expanded::<I, MR, NR, W, FOLDED>(
+                    isa,
+                    panels,
+                    stride,
+                    &x,
+                    columns,
+                    blocks,
+                    acc,
+                    // A burst of all columns would keep the weights waiting.
+                    #[inline(always)]
+                    |block| {
+                        for column in block * columns_a_block..(block + 1) * columns_a_block {
+                            if !first_chunk {
+                                y.prefetch_behind::<I, MR, NR>(isa, column, left);
+                            }
                         }
-                    }
-                },
-            );
-            y.store::<I, MR, NR>(isa, columns, self.rows, acc);
-        }
+                    },
+                );
+                y.store::<I, MR, NR>(isa, left, rows, acc);
+            },
+        );
     }
 }
 

@@ -17,13 +17,13 @@ use super::{
     pack::{pack_blocks, pack_pairs, pack_unit},
     packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
     prefetch::keep_order,
-    tile::{IntTile, SuperTile, Tile},
+    tile::{HighBytes, IntTile, SuperTile, Tile},
 };
 use crate::{
     QuantBlock,
     activation::Kinds,
     format::BlockCodes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of, is_avx512},
+    simd::{Isa, PANEL_ROWS, array_of, is_avx512},
 };
 use core::ops::Range;
 use operands::{Expanded, ExpandedBlock, Operands};
@@ -315,7 +315,7 @@ impl<
     const TWO_BYTES: bool = Self::SCALED && !Self::FOLDABLE;
 
     #[inline(always)]
-    unsafe fn split<I: Isa>(isa: I, out: *mut Expanded, high: *mut [[u8; VECTOR_BYTES]; 64]) {
+    unsafe fn split<I: Isa>(isa: I, out: *mut Expanded, high: *mut HighBytes) {
         const { assert!(Self::PRODUCTS.1 - Self::PRODUCTS.0 < 1 << 16) };
         let bytes = isa.splat(0x00FF_00FF);
         // SAFETY: the caller's promise.

@@ -98,6 +98,9 @@ pub struct SuperTile<
 #[derive(Debug, Clone, Copy)]
 pub struct FloatTile<const BITS: u32, const EXPONENT_BITS: u32>;
 
+/// High bytes of the products of a superblock's codes and scales, as codes lie.
+pub type HighBytes = [[u8; VECTOR_BYTES]; 64];
+
 /// What a scratch block of 16 rows and the integer microkernels over it are, for one tile class.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX is x86-64's"))]
 pub(super) trait IntTile: Tile {
@@ -125,7 +128,7 @@ pub(super) trait IntTile: Tile {
     /// # Safety
     /// `out` is an expanded block of products of two bytes, `high` writable.
     #[inline(always)]
-    unsafe fn split<I: Isa>(_: I, _: *mut Self::Expanded, _: *mut [[u8; VECTOR_BYTES]; 64]) {}
+    unsafe fn split<I: Isa>(_: I, _: *mut Self::Expanded, _: *mut HighBytes) {}
 
     /// Adds what the integer sums of an expanded block and `W` columns come to, which are those of products with groups' scales
     /// where there are such: of their low bytes and, if they take two, of the high ones. Only for classes [`IntTile::IN_TILES`].

@@ -269,6 +269,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn shapes_that_tiles_had_come_back() {
         let Some(amx) = Amx::try_new() else { return };

@@ -26,6 +26,7 @@ mod vnni;
 use super::{
     Level, cpu,
     isa::{FLOAT_ORIGIN, Isa, RegisterTile, dot_registers_scaled},
+    stack::align_stack,
     vectorize_with,
 };
 use core::arch::x86_64::*;
@@ -132,6 +133,7 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
         fn call<R>(f: impl FnOnce() -> R) -> R {
+            align_stack::<__m256i>();
             f()
         }
         // SAFETY: the token proves these features.

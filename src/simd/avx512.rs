@@ -22,6 +22,7 @@ use super::{
     Level,
     avx2::Avx2,
     isa::{FLOAT_ORIGIN, Isa, RegisterTile},
+    stack::align_stack,
     vectorize_with,
     vnni::{self, Vnni},
 };
@@ -155,6 +156,7 @@ impl Isa for Avx512Vnni {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
         fn call<R>(f: impl FnOnce() -> R) -> R {
+            align_stack::<__m512i>();
             f()
         }
         // SAFETY: the token proves these features.
