@@ -9,7 +9,7 @@ use super::{
     native::Window,
     pack::{pack_blocks, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::{keep_order, prefetch_ahead},
+    prefetch::{Panels, keep_order, prefetch},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -299,38 +299,43 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
         isa: I,
-        panel: *const u8,
+        panels: Panels,
         x: &Inputs<'_>,
         columns: Columns<W>,
-        out: &mut [[f32; PANEL_ROWS]; NR],
+        out: &mut [[[f32; PANEL_ROWS]; NR]; STREAMS],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
-        let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
         for block in 0..x.k / UNIT_CODES {
-            if AHEAD {
-                prefetch_ahead(isa, panel.wrapping_add(block * Self::TILE_BYTES), Self::TILE_BYTES);
-            } else {
-                keep_order();
-            }
-            // SAFETY: the caller vouches for the tiles and for x.
-            unsafe {
-                let rows =
-                    |row| PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile: panel.add(block * Self::TILE_BYTES), row };
-                if const { I::REGISTERS == 2 } {
-                    // Both at once: a pass for each would load all of x twice.
-                    let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate::<I, 2, NR, W, _>(isa, x, columns, block, &rows(0), &mut both);
-                    [acc[0][0], acc[1][0]] = both;
-                    continue;
-                }
-                for r in 0..I::REGISTERS {
-                    Self::accumulate::<I, 1, NR, W, _>(isa, x, columns, block, &rows(r * I::LANES), &mut acc[r]);
+            for stream in 0..if STREAMS == 1 { 1 } else { panels.count } {
+                let acc = &mut sums[stream];
+                // SAFETY: the caller vouches for the tiles and for x.
+                unsafe {
+                    let (tile, ahead) = panels.at::<STREAMS>(stream, block * Self::TILE_BYTES);
+                    if AHEAD {
+                        prefetch(isa, ahead, Self::TILE_BYTES);
+                    } else {
+                        keep_order();
+                    }
+                    let rows = |row| PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile, row };
+                    if const { I::REGISTERS == 2 } {
+                        // Both at once: a pass for each would load all of x twice.
+                        let mut both = [acc[0][0], acc[1][0]];
+                        Self::accumulate::<I, 2, NR, W, _>(isa, x, columns, block, &rows(0), &mut both);
+                        [acc[0][0], acc[1][0]] = both;
+                        continue;
+                    }
+                    for r in 0..I::REGISTERS {
+                        Self::accumulate::<I, 1, NR, W, _>(isa, x, columns, block, &rows(r * I::LANES), &mut acc[r]);
+                    }
                 }
             }
         }
-        store_sums(isa, &acc, out);
+        for (acc, out) in sums.iter().zip(out) {
+            store_sums(isa, acc, out);
+        }
     }
 
     #[inline(always)]

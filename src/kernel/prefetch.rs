@@ -8,6 +8,9 @@ pub const LINE_BYTES: usize = 64;
 /// How far ahead of a stream of weights memory is asked for.
 pub const AHEAD_BYTES: usize = 8 << 10;
 
+/// How far ahead of each of several streams.
+const STREAMS_AHEAD_BYTES: usize = 4 << 10;
+
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
 
@@ -52,6 +55,33 @@ pub const fn asks_for_panels(bits: u32, columns: usize, is_amd_avx512: bool) -> 
 pub fn asks_for_rows<I: Isa>(in_place: bool, block: usize) -> bool {
     // Asked last: it is a load, and this is once a block.
     !(in_place && block == 256 && is_amd_avx512::<I>())
+}
+
+/// Packed panels, one behind the other, that are read side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels {
+    /// The first tile of the first.
+    pub first: *const u8,
+    pub panel_bytes: usize,
+    pub count: usize,
+}
+
+impl Panels {
+    /// Byte `at` of panel `i`, and what is asked for while it is used: of the panel that is read next, behind the last of
+    /// `STREAMS`, where this one ends.
+    ///
+    /// # Safety
+    /// The panel has the byte.
+    #[inline(always)]
+    pub unsafe fn at<const STREAMS: usize>(self, i: usize, at: usize) -> (*const u8, *const u8) {
+        // SAFETY: the caller's promise.
+        let byte = unsafe { self.first.add(i * self.panel_bytes + at) };
+        if const { STREAMS == 1 } {
+            return (byte, byte.wrapping_add(AHEAD_BYTES));
+        }
+        let over = if at + STREAMS_AHEAD_BYTES < self.panel_bytes { 0 } else { (STREAMS - 1) * self.panel_bytes };
+        (byte, byte.wrapping_add(STREAMS_AHEAD_BYTES + over))
+    }
 }
 
 /// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.

@@ -16,7 +16,7 @@ use super::{
     native::Window,
     pack::{pack_blocks, pack_pairs, pack_unit},
     packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
-    prefetch::keep_order,
+    prefetch::{Panels, keep_order},
     tile::{HighBytes, IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -378,7 +378,7 @@ impl<
         unsafe {
             for r in 0..I::REGISTERS {
                 let row = r * I::LANES;
-                let packed = PackedBlock::<I, Self, 1, false>::new(isa, tile, row);
+                let packed = PackedBlock::<I, Self, 1, false>::new(isa, tile, row, tile);
                 Self::for_runs(
                     #[inline(always)]
                     |run| {
@@ -472,36 +472,40 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
         isa: I,
-        panel: *const u8,
+        panels: Panels,
         x: &Inputs<'_>,
         columns: Columns<W>,
-        out: &mut [[f32; PANEL_ROWS]; NR],
+        out: &mut [[[f32; PANEL_ROWS]; NR]; STREAMS],
     ) {
         // 16 registers are the most that a panel takes (one lane each).
-        let mut acc = [[[isa.splat_f32(0.0); NR]]; PANEL_ROWS];
+        let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
         for block in 0..x.k / BLOCK {
-            // SAFETY: the caller vouches for the tiles and for x.
-            unsafe {
-                let tile = panel.add(block * Self::TILE_BYTES);
-                if const { I::REGISTERS == 2 } {
-                    // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
-                    // all of x twice.
-                    let operands = PackedBlock::<I, Self, 2, AHEAD>::new(isa, tile, 0);
-                    let mut both = [acc[0][0], acc[1][0]];
-                    Self::accumulate_packed::<I, 2, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut both);
-                    [acc[0][0], acc[1][0]] = both;
-                    continue;
-                }
-                for r in 0..I::REGISTERS {
-                    let row = r * I::LANES;
-                    let operands = PackedBlock::<I, Self, 1, AHEAD>::new(isa, tile, row);
-                    Self::accumulate_packed::<I, 1, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut acc[r]);
+            for stream in 0..if STREAMS == 1 { 1 } else { panels.count } {
+                let acc = &mut sums[stream];
+                // SAFETY: the caller vouches for the tiles and for x.
+                unsafe {
+                    let (tile, ahead) = panels.at::<STREAMS>(stream, block * Self::TILE_BYTES);
+                    if const { I::REGISTERS == 2 } {
+                        // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
+                        // all of x twice.
+                        let operands = PackedBlock::<I, Self, 2, AHEAD>::new(isa, tile, 0, ahead);
+                        let mut both = [acc[0][0], acc[1][0]];
+                        Self::accumulate_packed::<I, 2, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut both);
+                        [acc[0][0], acc[1][0]] = both;
+                        continue;
+                    }
+                    for r in 0..I::REGISTERS {
+                        let operands = PackedBlock::<I, Self, 1, AHEAD>::new(isa, tile, r * I::LANES, ahead);
+                        Self::accumulate_packed::<I, 1, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut acc[r]);
+                    }
                 }
             }
         }
-        store_sums(isa, &acc, out);
+        for (acc, out) in sums.iter().zip(out) {
+            store_sums(isa, acc, out);
+        }
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
-use super::{driver::Job, native::Window};
+use super::{driver::Job, native::Window, prefetch::Panels};
 use crate::{
     QuantBlock,
     activation::Kinds,
@@ -182,17 +182,17 @@ pub(super) trait IntTile: Tile {
         before: impl Fn(usize),
     ) -> [[I::F; NR]; MR];
 
-    /// Decode and small batches: one packed panel times `NR` columns of x over all of k, codes unpacked in registers; with
-    /// `AHEAD`, what lies behind is asked for meanwhile.
+    /// Decode and small batches: `STREAMS` packed panels, or fewer, times `NR` columns of x over all of k, codes unpacked in
+    /// registers; with `AHEAD`, what lies behind is asked for meanwhile.
     ///
     /// # Safety
-    /// `panel` points to the tiles of all of k, the columns are inside x.
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool>(
+    /// The panels have the tiles of all of k, the columns are inside x.
+    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
         isa: I,
-        panel: *const u8,
+        panels: Panels,
         x: &super::Inputs<'_>,
         columns: super::Columns<W>,
-        out: &mut [[f32; 16]; NR],
+        out: &mut [[[f32; 16]; NR]; STREAMS],
     );
 
     /// The only column of x from block `first` on as decode from native blocks meets it, what has to be moved in `window`.

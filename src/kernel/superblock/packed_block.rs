@@ -3,7 +3,7 @@
 use super::{
     super::{
         packed::{UNIT_STEPS, unpack_step},
-        prefetch::{AHEAD_BYTES, LINE_BYTES, keep_order, prefetch},
+        prefetch::{LINE_BYTES, keep_order, prefetch},
         tile::{SuperTile, Tile},
     },
     operands::Operands,
@@ -11,23 +11,25 @@ use super::{
 use crate::simd::Isa;
 use core::marker::PhantomData;
 
-/// A packed tile, of which the rows of `MR` registers are wanted; with `AHEAD`, tiles behind it are asked for meanwhile.
+/// A packed tile, of which the rows of `MR` registers are wanted; with `AHEAD`, another is asked for meanwhile.
 pub struct PackedBlock<I, T, const MR: usize, const AHEAD: bool> {
     isa: I,
     tile: *const u8,
     /// The first of the rows.
     row: usize,
+    /// What is asked for.
+    ahead: *const u8,
     class: PhantomData<T>,
 }
 
 impl<I: Isa, T, const MR: usize, const AHEAD: bool> PackedBlock<I, T, MR, AHEAD> {
-    /// The rows of `MR` registers of the tile at `tile`, from row `row` on.
+    /// The rows of `MR` registers of the tile at `tile`, from row `row` on, and the tile at `ahead` to be asked for.
     ///
     /// # Safety
     /// A packed tile lies there for as long as the value is used, and the rows end at 16.
     #[inline(always)]
-    pub unsafe fn new(isa: I, tile: *const u8, row: usize) -> Self {
-        PackedBlock { isa, tile, row, class: PhantomData }
+    pub unsafe fn new(isa: I, tile: *const u8, row: usize, ahead: *const u8) -> Self {
+        PackedBlock { isa, tile, row, ahead, class: PhantomData }
     }
 
     /// The first row of register `i`.
@@ -129,10 +131,10 @@ impl<
         let shares = parts * I::REGISTERS / MR;
         let share = part * (I::REGISTERS / MR) + self.row / I::LANES / MR;
         let (first, end) = (lines * share / shares, lines * (share + 1) / shares);
-        let ahead = self.tile.wrapping_add(AHEAD_BYTES);
-        prefetch(self.isa, ahead.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
+        prefetch(self.isa, self.ahead.wrapping_add(first * LINE_BYTES), lines / shares * LINE_BYTES);
         // One more or none: a line that is read anyway in its place, and no loop of unknown length.
-        let last = if end - first > lines / shares { ahead.wrapping_add((end - 1) * LINE_BYTES) } else { self.tile };
+        let last =
+            if end - first > lines / shares { self.ahead.wrapping_add((end - 1) * LINE_BYTES) } else { self.tile };
         self.isa.prefetch_far(last);
     }
     #[inline(always)]
