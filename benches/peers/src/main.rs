@@ -45,6 +45,10 @@ struct Args {
     /// Milliseconds of a slice; a slice has at least one call.
     #[arg(long, default_value_t = 250)]
     slice_ms: u64,
+    /// Peers to leave out: candle, ggml, ggml-repack. candle and ggml each choose the shapes of a thread's AMX tiles once, and cannot both
+    /// run in one process that uses them.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
     /// Small and short, to see that it works.
     #[arg(long)]
     quick: bool,
@@ -115,7 +119,7 @@ fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>
             };
             let slice = Duration::from_millis(args.slice_ms);
             let cell = matmul::Cell { type_id, format, m, n, k: args.k, threads };
-            record.write(cell, &matmul::measure(cell, &machine, args.rounds, slice)?)?;
+            record.write(cell, &matmul::measure(cell, &machine, args.rounds, slice, &args.without)?)?;
         }
     }
     Ok(())

@@ -112,8 +112,14 @@ fn is_off(error: f64) -> bool {
     error.is_nan() || error > 0.03
 }
 
-/// Measures all contestants of a cell; those whose result is off are left out.
-pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) -> Result<Vec<Outcome>> {
+/// Measures the contestants of a cell, `without` some peers; those whose result is off are left out.
+pub fn measure(
+    cell: Cell,
+    machine: &Machine,
+    rounds: usize,
+    slice: Duration,
+    without: &[String],
+) -> Result<Vec<Outcome>> {
     let Cell { type_id, m, n, k, threads, .. } = cell;
     let pool = &machine.pool;
     if pool.threads() != threads {
@@ -129,17 +135,17 @@ pub fn measure(cell: Cell, machine: &Machine, rounds: usize, slice: Duration) ->
     let macs = m * n * k;
     #[cfg(feature = "ggml")]
     let ggml = [("ggml", Layout::Native), ("ggml-repack", Layout::Repacked)].map(|(name, layout)| {
-        let matmul = ggml::Matmul::new(layout, type_id, &bytes, (m, n, k), &x, threads);
-        (name, matmul)
+        let takes_part = without.iter().all(|without| without != name);
+        (name, takes_part.then(|| ggml::Matmul::new(layout, type_id, &bytes, (m, n, k), &x, threads)).flatten())
     });
 
     let candle = match candle_dtype(type_id) {
-        Some(dtype) => {
+        Some(dtype) if without.iter().all(|without| without != "candle") => {
             let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, dtype)?;
             let weights = QMatMul::from_qtensor(QTensor::new(storage, (n, k))?)?;
             Some((weights, Tensor::from_slice(&x, (m, k), &Device::Cpu)?))
         }
-        None => None,
+        _ => None,
     };
     let native = WeightFormat::from_bytes(type_id, bytes, n, k)?;
     let packed = native.clone().pack(pool)?;
