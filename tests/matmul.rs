@@ -133,6 +133,8 @@ fn for_format(id: u32) {
     for (i, (n, blocks)) in [(1, 1), (15, 3), (16, 2), (17, 5), (50, 9)].into_iter().enumerate() {
         one_answer(id, n, k * blocks, &[1, 2, 3, 5, 8, 17, 20], 0x9E37_79B9 + i as u64, false);
     }
+    // One column may meet several panels side by side: more than once, and fewer at the end.
+    one_answer(id, 147, 5 * k, &[1], 82, false);
     // Rows may end anywhere in a register.
     for blocks in 4..24 {
         one_answer(id, 21, k * blocks, &[1], 79 + blocks as u64, false);
