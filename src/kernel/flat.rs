@@ -309,7 +309,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
         // 16 registers are the most that a panel takes (one lane each).
         let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
         for block in 0..x.k / UNIT_CODES {
-            for stream in 0..if STREAMS == 1 { 1 } else { panels.count } {
+            for stream in panels.indices::<STREAMS>() {
                 let acc = &mut sums[stream];
                 // SAFETY: the caller vouches for the tiles and for x.
                 unsafe {

@@ -1,7 +1,10 @@
 //! Asking for weights before they are read.
 
 use crate::simd::{Isa, is_amd_avx512};
-use core::sync::atomic::{Ordering, compiler_fence};
+use core::{
+    ops::Range,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
@@ -67,6 +70,12 @@ pub struct Panels {
 }
 
 impl Panels {
+    /// Their numbers, of `STREAMS` or fewer: a loop over one is none.
+    #[inline(always)]
+    pub fn indices<const STREAMS: usize>(self) -> Range<usize> {
+        0..if STREAMS == 1 { 1 } else { self.count }
+    }
+
     /// Byte `at` of panel `i`, and what is asked for while it is used: of the panel that is read next, behind the last of
     /// `STREAMS`, where this one ends.
     ///

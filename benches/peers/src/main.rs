@@ -45,8 +45,8 @@ struct Args {
     /// Milliseconds of a slice; a slice has at least one call.
     #[arg(long, default_value_t = 250)]
     slice_ms: u64,
-    /// Peers to leave out: candle, ggml, ggml-repack. candle and ggml each choose the shapes of a thread's AMX tiles once, and cannot both
-    /// run in one process that uses them.
+    /// Peers to leave out: candle, ggml, ggml-repack. candle and ggml each choose the shapes of a thread's AMX tiles once, and
+    /// cannot both run in one process that uses them.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
     /// Small and short, to see that it works.
