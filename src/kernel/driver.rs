@@ -1,11 +1,8 @@
 //! The loops around the microkernels: panels, chunks of k, columns of x.
 
 use super::{
-    Columns, GROUP_COLUMNS, Inputs, Output,
-    expand::expand_rows,
-    float, group_columns, native,
-    prefetch::{Panels, asks_for_panels, prefetch},
-    tile::IntTile,
+    Columns, GROUP_COLUMNS, Inputs, Output, expand::expand_rows, float, group_columns, native, panel::PackedKernel,
+    stream::prefetch, tile::IntTile,
 };
 use crate::{
     QuantBlock,
@@ -119,10 +116,6 @@ fn unpacked_columns<T: IntTile, I: Isa>() -> usize {
         false => 16,
     }
 }
-
-/// Panels that Intel's CPUs with AVX-512 read side by side for one column: from memory a sixth more bytes a second than of one after
-/// the other. Superblocks with scales, whose tiles are bursts of 2 to 3 KiB, gained up to 8% so, or lost as much.
-const PANELS_SIDE_BY_SIDE: usize = 4;
 
 /// Columns up to which folding takes longer than the multiplications that it saves.
 const UNFOLDED_COLUMNS: usize = 8;
@@ -318,77 +311,6 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
 /// The size of the parts that `blocks` are cut into, as few as may be of at most `limit`.
 pub(super) fn even_part(blocks: usize, limit: usize) -> usize {
     blocks.div_ceil(blocks.div_ceil(limit).max(1))
-}
-
-/// Packed panels times columns of x.
-struct PackedKernel<'a, T> {
-    panels: &'a [u8],
-    panel_bytes: usize,
-    x: &'a Inputs<'a>,
-    /// The first column of the group of columns.
-    group: usize,
-    /// Rows of all panels.
-    rows: usize,
-    y: Output,
-    /// The first row.
-    row: usize,
-    tile: PhantomData<T>,
-}
-
-impl<T: IntTile> RegisterTile for PackedKernel<'_, T> {
-    #[inline(always)]
-    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
-        let columns = Columns::<W> { group: self.group, first };
-        // SAFETY: the caller's promise is the same.
-        isa.outlined(
-            #[inline(always)]
-            || unsafe {
-                if const { asks_for_panels(T::BITS, NR, is_avx512::<I>()) } {
-                    self.multiply::<I, NR, W, true, 1>(isa, columns);
-                } else if is_amd_avx512::<I>() {
-                    self.multiply::<I, NR, W, false, 1>(isa, columns);
-                } else if const { NR == 1 && T::GROUP == T::BLOCK } {
-                    self.multiply::<I, NR, W, true, PANELS_SIDE_BY_SIDE>(isa, columns);
-                } else {
-                    self.multiply::<I, NR, W, true, 1>(isa, columns);
-                }
-            },
-        );
-    }
-}
-
-impl<T: IntTile> PackedKernel<'_, T> {
-    /// Multiplies all panels by `NR` columns.
-    ///
-    /// Little else in memory is touched from one panel to the next: on Zen 4 a dozen lines, which a panel of 32 KiB had driven
-    /// from the first-level cache, cost the stream of weights a fifth of its rate.
-    ///
-    /// # Safety
-    /// The panels are whole, x has the columns, and the rows of y are this task's.
-    #[inline(always)]
-    unsafe fn multiply<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
-        &self,
-        isa: I,
-        columns: Columns<W>,
-    ) {
-        let column = columns.group + columns.first;
-        let panels = self.rows.div_ceil(PANEL_ROWS);
-        for first in (0..panels).step_by(STREAMS) {
-            let count = STREAMS.min(panels - first);
-            let mut sums = [[[0.0; PANEL_ROWS]; NR]; STREAMS];
-            // SAFETY: the caller's promise; only columns of x are stored.
-            unsafe {
-                let first_tile = self.panels.as_ptr().add(first * self.panel_bytes);
-                let panels = Panels { first: first_tile, panel_bytes: self.panel_bytes, count };
-                T::multiply_packed::<I, NR, W, AHEAD, STREAMS>(isa, panels, self.x, columns, &mut sums);
-                for (i, sums) in sums[..count].iter().enumerate() {
-                    let row = (first + i) * PANEL_ROWS;
-                    let y = self.y.at(column, self.row + row);
-                    y.store_rows(&sums[..NR.min(self.x.m - column)], self.rows - row);
-                }
-            }
-        }
-    }
 }
 
 /// A chunk of expanded panels times columns of x.

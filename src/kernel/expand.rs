@@ -4,7 +4,7 @@
 //! transposed, and the bits become codes with lanes as rows. Those of other formats become the integer view first.
 
 use super::{
-    prefetch::{LINE_BYTES, prefetch},
+    stream::{LINE_BYTES, prefetch},
     tile::IntTile,
     transpose::{CodesAt, PIECE, PIECE_STEPS, RowBlocks, place},
 };

@@ -9,7 +9,7 @@ use super::{
     native::Window,
     pack::{pack_blocks, pack_unit},
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
-    prefetch::{Panels, keep_order, prefetch},
+    stream::{keep_order, prefetch},
     tile::{FlatTile, IntTile, Tile},
 };
 use crate::{
@@ -44,21 +44,6 @@ pub(super) unsafe fn biased<I: Isa>(isa: I, bias: i32, at: *const i32) -> I::V {
         isa.shl(neg_sum, bias.trailing_zeros())
     } else {
         isa.mul(neg_sum, isa.splat(bias))
-    }
-}
-
-/// The sums of a packed panel, `acc[register][0][column]`, as rows of columns.
-#[inline(always)]
-pub(super) fn store_sums<I: Isa, const NR: usize>(
-    isa: I,
-    acc: &[[[I::F; NR]; 1]; PANEL_ROWS],
-    out: &mut [[f32; PANEL_ROWS]; NR],
-) {
-    for r in 0..I::REGISTERS {
-        for j in 0..NR {
-            // SAFETY: a column has 16 floats, the lanes of all registers.
-            unsafe { isa.store_f32(out[j].as_mut_ptr().add(r * I::LANES), acc[r][0][j]) };
-        }
     }
 }
 
@@ -299,43 +284,25 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
+    unsafe fn multiply_tile<I: Isa, const MR: usize, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
-        panels: Panels,
+        (tile, ahead): (*const u8, *const u8),
+        row: usize,
         x: &Inputs<'_>,
         columns: Columns<W>,
-        out: &mut [[[f32; PANEL_ROWS]; NR]; STREAMS],
+        block: usize,
+        acc: &mut [[I::F; NR]; MR],
     ) {
-        // 16 registers are the most that a panel takes (one lane each).
-        let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
-        for block in 0..x.k / UNIT_CODES {
-            for stream in panels.indices::<STREAMS>() {
-                let acc = &mut sums[stream];
-                // SAFETY: the caller vouches for the tiles and for x.
-                unsafe {
-                    let (tile, ahead) = panels.at::<STREAMS>(stream, block * Self::TILE_BYTES);
-                    if AHEAD {
-                        prefetch(isa, ahead, Self::TILE_BYTES);
-                    } else {
-                        keep_order();
-                    }
-                    let rows = |row| PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile, row };
-                    if const { I::REGISTERS == 2 } {
-                        // Both at once: a pass for each would load all of x twice.
-                        let mut both = [acc[0][0], acc[1][0]];
-                        Self::accumulate::<I, 2, NR, W, _>(isa, x, columns, block, &rows(0), &mut both);
-                        [acc[0][0], acc[1][0]] = both;
-                        continue;
-                    }
-                    for r in 0..I::REGISTERS {
-                        Self::accumulate::<I, 1, NR, W, _>(isa, x, columns, block, &rows(r * I::LANES), &mut acc[r]);
-                    }
-                }
+        if row == 0 {
+            if AHEAD {
+                prefetch(isa, ahead, Self::TILE_BYTES);
+            } else {
+                keep_order();
             }
         }
-        for (acc, out) in sums.iter().zip(out) {
-            store_sums(isa, acc, out);
-        }
+        let weights = PackedBlock::<I, BITS, BIAS, MIN, NR> { isa, tile, row };
+        // SAFETY: the caller's promise is the same.
+        unsafe { Self::accumulate::<I, MR, NR, W, _>(isa, x, columns, block, &weights, acc) };
     }
 
     #[inline(always)]

@@ -24,8 +24,9 @@ mod native;
 mod output;
 mod pack;
 mod packed;
-mod prefetch;
+mod panel;
 mod shared;
+mod stream;
 mod superblock;
 mod tile;
 mod transpose;
@@ -37,8 +38,8 @@ pub(crate) use gather::{Gathered, Selection};
 use inputs::Columns;
 pub(crate) use inputs::{GROUP_COLUMNS, Inputs, Peaks, group_columns, padded_columns};
 pub(crate) use output::Output;
-pub(crate) use prefetch::prefetch;
 pub(crate) use shared::SharedMut;
+pub(crate) use stream::prefetch;
 pub use tile::{FlatTile, FloatTile, SuperTile, Tile};
 
 /// Panels of 16 rows that hold `n` rows.

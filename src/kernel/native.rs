@@ -8,7 +8,7 @@
 use super::{
     Inputs,
     driver::Job,
-    prefetch::{asks_for_rows, prefetch_ahead, prefetch_near},
+    stream::prefetch_near,
     tile::{IntTile, Tile},
 };
 use crate::{
@@ -113,21 +113,17 @@ pub(super) struct NativeBlock<'a, F: QuantBlock> {
 
 impl<'a, F: QuantBlock> NativeBlock<'a, F> {
     /// Where in the block the codes are read, if not in [`Self::view`]: as signed bytes.
-    const IN_PLACE: Option<usize> = {
+    pub const IN_PLACE: Option<usize> = {
         let at = signed_codes_at::<F>();
         if F::Tile::GROUP < F::BLOCK { None } else { at }
     };
 
-    /// Reads `block`, and asks for what comes after it where that helps.
+    /// Reads `block`.
     #[inline(always)]
     pub fn read<I: Isa>(isa: I, block: &'a F::Block) -> Self {
-        let (first, bytes) = ((&raw const *block).cast(), size_of::<F::Block>());
-        if asks_for_rows::<I>(Self::IN_PLACE.is_some(), F::BLOCK) {
-            prefetch_ahead(isa, first, bytes);
-        }
         let mut view = BlockCodes::default();
         if const { Self::IN_PLACE.is_some() } {
-            prefetch_near(isa, first, bytes);
+            prefetch_near(isa, (&raw const *block).cast(), size_of::<F::Block>());
             [view.d, view.dmin] = F::scales(block);
         } else {
             F::codes(block, &mut view);

@@ -12,11 +12,11 @@ mod row;
 use super::{
     Columns, Inputs,
     driver::{self, Job},
-    flat::{biased, store_sums},
+    flat::biased,
     native::Window,
     pack::{pack_blocks, pack_pairs, pack_unit},
     packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
-    prefetch::{Panels, keep_order},
+    stream::keep_order,
     tile::{HighBytes, IntTile, SuperTile, Tile},
 };
 use crate::{
@@ -472,39 +472,19 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
+    unsafe fn multiply_tile<I: Isa, const MR: usize, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
-        panels: Panels,
+        (tile, ahead): (*const u8, *const u8),
+        row: usize,
         x: &Inputs<'_>,
         columns: Columns<W>,
-        out: &mut [[[f32; PANEL_ROWS]; NR]; STREAMS],
+        block: usize,
+        acc: &mut [[I::F; NR]; MR],
     ) {
-        // 16 registers are the most that a panel takes (one lane each).
-        let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
-        for block in 0..x.k / BLOCK {
-            for stream in panels.indices::<STREAMS>() {
-                let acc = &mut sums[stream];
-                // SAFETY: the caller vouches for the tiles and for x.
-                unsafe {
-                    let (tile, ahead) = panels.at::<STREAMS>(stream, block * Self::TILE_BYTES);
-                    if const { I::REGISTERS == 2 } {
-                        // Both halves of a cache line at once: a pass for each would wait for L2 in the first alone, and load
-                        // all of x twice.
-                        let operands = PackedBlock::<I, Self, 2, AHEAD>::new(isa, tile, 0, ahead);
-                        let mut both = [acc[0][0], acc[1][0]];
-                        Self::accumulate_packed::<I, 2, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut both);
-                        [acc[0][0], acc[1][0]] = both;
-                        continue;
-                    }
-                    for r in 0..I::REGISTERS {
-                        let operands = PackedBlock::<I, Self, 1, AHEAD>::new(isa, tile, r * I::LANES, ahead);
-                        Self::accumulate_packed::<I, 1, NR, W, AHEAD>(isa, x, columns, block, &operands, &mut acc[r]);
-                    }
-                }
-            }
-        }
-        for (acc, out) in sums.iter().zip(out) {
-            store_sums(isa, acc, out);
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            let weights = PackedBlock::<I, Self, MR, AHEAD>::new(isa, tile, row, ahead);
+            Self::accumulate_packed::<I, MR, NR, W, AHEAD>(isa, x, columns, block, &weights, acc);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The layout classes: what a kernel has to know of a format, as constants.
 
-use super::{driver::Job, native::Window, prefetch::Panels};
+use super::{driver::Job, native::Window};
 use crate::{
     QuantBlock,
     activation::Kinds,
@@ -182,17 +182,20 @@ pub(super) trait IntTile: Tile {
         before: impl Fn(usize),
     ) -> [[I::F; NR]; MR];
 
-    /// Decode and small batches: `STREAMS` packed panels, or fewer, times `NR` columns of x over all of k, codes unpacked in
-    /// registers; with `AHEAD`, what lies behind is asked for meanwhile.
+    /// Decode and small batches: adds the product of a packed tile's rows from `row` on, `MR` registers of them, and of `NR` columns
+    /// of x to the sums. Codes are unpacked in registers; with `AHEAD`, all calls for a tile together ask for the tile behind it
+    /// in the pair.
     ///
     /// # Safety
-    /// The panels have the tiles of all of k, the columns are inside x.
-    unsafe fn multiply_packed<I: Isa, const NR: usize, const W: usize, const AHEAD: bool, const STREAMS: usize>(
+    /// A packed tile lies at the first of the pair, the rows end at 16, x has the columns and the block.
+    unsafe fn multiply_tile<I: Isa, const MR: usize, const NR: usize, const W: usize, const AHEAD: bool>(
         isa: I,
-        panels: Panels,
+        tile: (*const u8, *const u8),
+        row: usize,
         x: &super::Inputs<'_>,
         columns: super::Columns<W>,
-        out: &mut [[[f32; 16]; NR]; STREAMS],
+        block: usize,
+        acc: &mut [[I::F; NR]; MR],
     );
 
     /// The only column of x from block `first` on as decode from native blocks meets it, what has to be moved in `window`.

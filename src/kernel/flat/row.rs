@@ -13,7 +13,7 @@ use super::{
         Inputs,
         native::{NativeBlock, Window, fill_around},
         packed::UNIT_CODES,
-        prefetch::prefetch_ahead,
+        stream::{SIDE_BY_SIDE, Streams, prefetch, reads_side_by_side},
         tile::FlatTile,
     },
     remaining_bias,
@@ -24,7 +24,7 @@ use crate::{
     simd::{Isa, PANEL_ROWS},
 };
 use bytemuck::Zeroable;
-use core::{mem::MaybeUninit, ops::Range};
+use core::{mem::MaybeUninit, ops::Range, slice};
 
 /// What blocks meet of x, from the first one on.
 #[derive(Clone, Copy)]
@@ -128,22 +128,51 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         x_blocks: Range<usize>,
         terms: *mut f32,
     ) {
+        let rows_a_part = blocks.len() / x_blocks.len() / SIDE_BY_SIDE;
+        let has_parts =
+            (rows_a_part * SIDE_BY_SIDE * x_blocks.len(), rows_a_part * x_blocks.len() % I::LANES) == (blocks.len(), 0);
+        // SAFETY: the caller's promise is the same; parts are whole rows and whole registers.
+        unsafe {
+            if reads_side_by_side::<I>() && has_parts {
+                Self::terms_of_parts::<F, I, SIDE_BY_SIDE>(isa, blocks, x, x_blocks, terms);
+            } else {
+                Self::terms_of_parts::<F, I, 1>(isa, blocks, x, x_blocks, terms);
+            }
+        }
+    }
+
+    /// [`Self::terms_of_run`], with the run's `PARTS` parts read side by side.
+    ///
+    /// # Safety
+    /// As there, and several parts have as many whole rows and whole registers each.
+    #[inline(always)]
+    unsafe fn terms_of_parts<F: QuantBlock<Tile = Self>, I: Isa, const PARTS: usize>(
+        isa: I,
+        blocks: &[F::Block],
+        x: Operand,
+        x_blocks: Range<usize>,
+        terms: *mut f32,
+    ) {
+        let (part, block_bytes) = (blocks.len() / PARTS, size_of::<F::Block>());
+        let parts = Streams { first: blocks.as_ptr().cast(), part_bytes: part * block_bytes, count: PARTS };
         let step = I::LANES % x_blocks.len();
         let mut at = x_blocks.start;
-        let registers = blocks.chunks_exact(I::LANES);
-        let (last, whole) = (registers.remainder(), blocks.len() - blocks.len() % I::LANES);
         // Adding across lanes is a long chain of instructions. While it waits it keeps those of the next blocks out: it comes
         // after them, where registers can hold it.
         let adds_later = I::LANES > 4;
         let mut waiting = None;
-        for (i, blocks) in registers.enumerate() {
-            ask_ahead::<F, I>(isa, blocks);
-            // SAFETY: the caller's promise.
-            unsafe {
-                let products = Self::products::<F, I>(isa, blocks, x.from::<F, I>(at), terms.add(i * I::LANES));
-                let before = if adds_later { waiting.replace(products) } else { Some(products) };
-                if let Some(before) = before {
-                    Self::finish::<F, I>(isa, before);
+        for first in (0..part - part % I::LANES).step_by(I::LANES) {
+            for i in parts.indices::<PARTS>() {
+                // SAFETY: the part has a register's blocks there; the rest is the caller's promise.
+                unsafe {
+                    let (blocks, ahead) = parts.at::<PARTS>(i, first * block_bytes);
+                    let blocks = slice::from_raw_parts(blocks.cast::<F::Block>(), I::LANES);
+                    let to = terms.add(i * part + first);
+                    let products = Self::products::<F, I>(isa, blocks, ahead, x.from::<F, I>(at), to);
+                    let before = if adds_later { waiting.replace(products) } else { Some(products) };
+                    if let Some(before) = before {
+                        Self::finish::<F, I>(isa, before);
+                    }
                 }
             }
             at += step;
@@ -153,18 +182,20 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             // SAFETY: as above.
             unsafe { Self::finish::<F, I>(isa, products) };
         }
+        let (whole, last) = blocks.split_at(blocks.len() - blocks.len() % I::LANES);
         if !last.is_empty() {
-            let mut blocks = [F::Block::zeroed(); PANEL_ROWS];
-            blocks[..last.len()].copy_from_slice(last);
+            let mut padded = [F::Block::zeroed(); PANEL_ROWS];
+            padded[..last.len()].copy_from_slice(last);
+            let ahead = whole.as_ptr_range().end.cast();
             // SAFETY: of a register that nothing follows there is room for all.
             unsafe {
-                let x = x.from::<F, I>(at);
-                Self::finish::<F, I>(isa, Self::products::<F, I>(isa, &blocks[..I::LANES], x, terms.add(whole)));
+                let (x, to) = (x.from::<F, I>(at), terms.add(whole.len()));
+                Self::finish::<F, I>(isa, Self::products::<F, I>(isa, &padded[..I::LANES], ahead, x, to));
             }
         }
     }
 
-    /// The products of `LANES` blocks, whose terms have their place at `terms`.
+    /// The products of `LANES` blocks, whose terms have their place at `terms`; as many bytes at `ahead` are asked for meanwhile.
     ///
     /// # Safety
     /// x has as many.
@@ -172,6 +203,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     unsafe fn products<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         blocks: &[F::Block],
+        ahead: *const u8,
         x: Operand,
         terms: *mut f32,
     ) -> Products<I> {
@@ -180,8 +212,11 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         // SAFETY: the caller's promise.
         unsafe {
             match const { Planes::of::<F>() } {
-                Some(planes) => Self::multiply_nibbles::<F, I>(isa, blocks, planes, &mut products),
-                None => Self::multiply_in_order::<F, I>(isa, blocks, &mut products),
+                Some(planes) => {
+                    prefetch(isa, ahead, size_of_val(blocks));
+                    Self::multiply_nibbles::<F, I>(isa, blocks, planes, &mut products);
+                }
+                None => Self::multiply_in_order::<F, I>(isa, blocks, ahead, &mut products),
             }
         }
         products
@@ -197,7 +232,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         }
     }
 
-    /// Eight lanes for each block: its products with x's codes, which are in their order.
+    /// Eight lanes for each block: its products with x's codes, which are in their order; each block asks for its own bytes at
+    /// `ahead`.
     ///
     /// # Safety
     /// x has as many.
@@ -205,8 +241,10 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
     unsafe fn multiply_in_order<F: QuantBlock<Tile = Self>, I: Isa>(
         isa: I,
         blocks: &[F::Block],
+        ahead: *const u8,
         Products { lanes, scales, x, .. }: &mut Products<I>,
     ) {
+        let block_bytes = size_of::<F::Block>();
         // The registers that hold a span of blocks, and the blocks in it.
         let (registers, len) = ((UNIT_CODES / 4).div_ceil(I::LANES), I::LANES.div_ceil(UNIT_CODES / 4));
         // SAFETY: registers of LANES blocks are inside x.
@@ -214,6 +252,7 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             for s in 0..8 / registers {
                 let mut units = [[0; UNIT_CODES]; 2];
                 for b in 0..len {
+                    prefetch(isa, ahead.wrapping_add((s * len + b) * block_bytes), block_bytes);
                     let block = NativeBlock::<F>::read(isa, &blocks[s * len + b]);
                     Self::keep(scales, s * len + b, block.view.d, block.view.dmin);
                     units[b] = block.codes().cast::<[u8; UNIT_CODES]>().read();
@@ -312,14 +351,6 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             }
             isa.store_f32(terms, term);
         }
-    }
-}
-
-/// Asks for what comes after blocks of nibbles; [`NativeBlock::read`] does for others.
-#[inline(always)]
-fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, blocks: &[F::Block]) {
-    if const { Planes::of::<F>().is_some() } {
-        prefetch_ahead(isa, blocks.as_ptr().cast(), size_of_val(blocks));
     }
 }
 

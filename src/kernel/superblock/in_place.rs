@@ -10,7 +10,7 @@ use super::{
     super::{
         Columns, Inputs,
         packed::{Unit, unit_runs},
-        prefetch::keep_order,
+        stream::keep_order,
         tile::SuperTile,
     },
     BLOCK,
@@ -125,38 +125,50 @@ impl<
         p: usize,
     ) -> [[I::V; NR]; MR] {
         const { assert!(unit_runs(BITS, GROUP) == 1 || sums_fit(BITS, GROUP)) };
-        let first = 2 * p * GROUP / 4;
-        let places: [u32; 2] = array_of(
-            #[inline(always)]
-            |half| Unit::<BITS, GROUP>::PLACES[(first + half * GROUP / 4) % Self::UNIT_STEPS],
-        );
-        let [low, high]: [[[I::V; NR]; MR]; 2] = array_of(
-            #[inline(always)]
-            |half| {
-                let steps = half * GROUP / 4;
-                let mut sums = [[isa.splat(0); NR]; MR];
-                isa.dot::<8, 4, MR, NR>(
-                    &mut sums,
-                    #[inline(always)]
-                    |step, i| weights.codes_at(first + steps + step, i, places[half]),
-                    // SAFETY: the caller's promise.
-                    #[inline(always)]
-                    |step, j| unsafe { isa.broadcast(x.add((first + steps + step) * W + j).cast()) },
-                );
-                sums
-            },
-        );
+        // No loop, which the compiler may keep: all that depends on the group is known.
+        // SAFETY: the caller's promise is the same.
+        let [(low, low_at), (high, high_at)] = unsafe {
+            [
+                Self::group_in_place::<I, MR, NR, W, AHEAD>(isa, x, weights, 2 * p),
+                Self::group_in_place::<I, MR, NR, W, AHEAD>(isa, x, weights, 2 * p + 1),
+            ]
+        };
         array_of(
             #[inline(always)]
             |i| {
                 array_of(
                     #[inline(always)]
                     |j| {
-                        let low = isa.and(isa.shr(low[i][j], places[0]), isa.splat(0xFFFF));
-                        isa.or(low, isa.shl(high[i][j], 16 - places[1]))
+                        let low = isa.and(isa.shr(low[i][j], low_at), isa.splat(0xFFFF));
+                        isa.or(low, isa.shl(high[i][j], 16 - high_at))
                     },
                 )
             },
         )
+    }
+
+    /// The sums of group `group`, and how many bits higher they are than they should be.
+    ///
+    /// # Safety
+    /// As [`Self::pairs_in_place`].
+    #[inline(always)]
+    unsafe fn group_in_place<I: Isa, const MR: usize, const NR: usize, const W: usize, const AHEAD: bool>(
+        isa: I,
+        x: *const i32,
+        weights: &PackedBlock<I, Self, MR, AHEAD>,
+        group: usize,
+    ) -> ([[I::V; NR]; MR], u32) {
+        let first = group * GROUP / 4;
+        let place = Unit::<BITS, GROUP>::PLACES[first % Self::UNIT_STEPS];
+        let mut sums = [[isa.splat(0); NR]; MR];
+        isa.dot::<8, 4, MR, NR>(
+            &mut sums,
+            #[inline(always)]
+            |step, i| weights.codes_at(first + step, i, place),
+            // SAFETY: the caller's promise.
+            #[inline(always)]
+            |step, j| unsafe { isa.broadcast(x.add((first + step) * W + j).cast()) },
+        );
+        (sums, place)
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         packed::{UNIT_STEPS, unpack_step},
-        prefetch::{LINE_BYTES, keep_order, prefetch},
+        stream::{LINE_BYTES, keep_order, prefetch},
         tile::{SuperTile, Tile},
     },
     operands::Operands,

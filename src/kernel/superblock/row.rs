@@ -10,6 +10,7 @@ use super::{
         Inputs,
         flat::remaining_bias,
         native::{NativeBlock, Window},
+        stream::{AHEAD_BYTES, asks_for_superblocks, prefetch},
         tile::SuperTile,
     },
     BLOCK,
@@ -154,6 +155,10 @@ impl<
         at: usize,
     ) {
         let narrow = isa.narrow();
+        if asks_for_superblocks::<I>(NativeBlock::<F>::IN_PLACE.is_some()) {
+            let ahead = (&raw const *block).cast::<u8>().wrapping_add(AHEAD_BYTES);
+            prefetch(isa, ahead, size_of::<F::Block>());
+        }
         let block = NativeBlock::<F>::read(isa, block);
         let count = if GROUP == 16 { 16 } else { 8 };
         let group_sums = x.group_sums.wrapping_add(number * count);

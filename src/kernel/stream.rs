@@ -1,6 +1,6 @@
-//! Asking for weights before they are read.
+//! Weights as streams from memory: how many at once, in which order, and what is asked for ahead.
 
-use crate::simd::{Isa, is_amd_avx512};
+use crate::simd::{Isa, is_amd_avx512, is_avx512};
 use core::{
     ops::Range,
     sync::atomic::{Ordering, compiler_fence},
@@ -11,6 +11,9 @@ pub const LINE_BYTES: usize = 64;
 /// How far ahead of a stream of weights memory is asked for.
 pub const AHEAD_BYTES: usize = 8 << 10;
 
+/// Streams that Intel's CPUs with AVX-512 read side by side for one column of blocks with one scale: up to a sixth more bytes a
+/// second than of one after the other. Superblocks with scales, whose tiles are bursts of 2 to 3 KiB, lost as much as they gained.
+pub const SIDE_BY_SIDE: usize = 4;
 /// How far ahead of each of several streams.
 const STREAMS_AHEAD_BYTES: usize = 4 << 10;
 
@@ -51,52 +54,51 @@ pub const fn asks_for_panels(bits: u32, columns: usize, is_amd_avx512: bool) -> 
     !is_amd_avx512 || 2 * columns > bits as usize
 }
 
-/// Whether native rows of blocks of `block` codes, `in_place` if they are multiplied where they lie, are asked for ahead. AMD's
-/// CPUs with AVX-512 follow them by themselves too while little else is read: superblocks in place, of few terms, came a fifth
-/// slower on Zen 4; blocks of 32, whose terms are many, have to be asked for.
+/// Whether native rows of superblocks, `in_place` if they are multiplied where they lie, are asked for ahead. AMD's CPUs with
+/// AVX-512 follow them by themselves too while little else is read: in place, of few terms, they came a fifth slower on Zen 4.
 #[inline(always)]
-pub fn asks_for_rows<I: Isa>(in_place: bool, block: usize) -> bool {
+pub fn asks_for_superblocks<I: Isa>(in_place: bool) -> bool {
     // Asked last: it is a load, and this is once a block.
-    !(in_place && block == 256 && is_amd_avx512::<I>())
+    !(in_place && is_amd_avx512::<I>())
 }
 
-/// Packed panels, one behind the other, that are read side by side.
+/// Whether [`SIDE_BY_SIDE`] streams are faster than one.
+#[inline(always)]
+pub fn reads_side_by_side<I: Isa>() -> bool {
+    is_avx512::<I>() && !is_amd_avx512::<I>()
+}
+
+/// Equal parts of weights, one behind the other, that are read side by side: packed panels, or some native rows.
 #[derive(Debug, Clone, Copy)]
-pub struct Panels {
-    /// The first tile of the first.
+pub struct Streams {
+    /// Where the first part starts.
     pub first: *const u8,
-    pub panel_bytes: usize,
+    pub part_bytes: usize,
     pub count: usize,
 }
 
-impl Panels {
+impl Streams {
     /// Their numbers, of `STREAMS` or fewer: a loop over one is none.
     #[inline(always)]
     pub fn indices<const STREAMS: usize>(self) -> Range<usize> {
         0..if STREAMS == 1 { 1 } else { self.count }
     }
 
-    /// Byte `at` of panel `i`, and what is asked for while it is used: of the panel that is read next, behind the last of
+    /// Byte `at` of part `i`, and what is asked for while it is used: of the part that is read next, behind the last of
     /// `STREAMS`, where this one ends.
     ///
     /// # Safety
-    /// The panel has the byte.
+    /// The part has the byte.
     #[inline(always)]
     pub unsafe fn at<const STREAMS: usize>(self, i: usize, at: usize) -> (*const u8, *const u8) {
         // SAFETY: the caller's promise.
-        let byte = unsafe { self.first.add(i * self.panel_bytes + at) };
+        let byte = unsafe { self.first.add(i * self.part_bytes + at) };
         if const { STREAMS == 1 } {
             return (byte, byte.wrapping_add(AHEAD_BYTES));
         }
-        let over = if at + STREAMS_AHEAD_BYTES < self.panel_bytes { 0 } else { (STREAMS - 1) * self.panel_bytes };
+        let over = if at + STREAMS_AHEAD_BYTES < self.part_bytes { 0 } else { (STREAMS - 1) * self.part_bytes };
         (byte, byte.wrapping_add(STREAMS_AHEAD_BYTES + over))
     }
-}
-
-/// Asks for what lies [`AHEAD_BYTES`] behind a block of a row.
-#[inline(always)]
-pub fn prefetch_ahead<I: Isa>(isa: I, block: *const u8, block_bytes: usize) {
-    prefetch(isa, block.wrapping_add(AHEAD_BYTES), block_bytes);
 }
 
 /// Asks for what lies [`NEAR_BYTES`] behind a block to come to the first-level cache: there is little to do with such codes
