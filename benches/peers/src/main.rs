@@ -30,9 +30,9 @@ struct Args {
     /// Input features.
     #[arg(long, default_value_t = 4096)]
     k: usize,
-    /// MiB of weights for m up to 16; more than the last-level cache.
-    #[arg(long, default_value_t = 96)]
-    weights_mib: usize,
+    /// MiB of weights for m up to 16; 256 or twice the last-level cache, if not given.
+    #[arg(long)]
+    weights_mib: Option<usize>,
     /// Output features for larger m.
     #[arg(long, default_value_t = 4096)]
     n: usize,
@@ -69,7 +69,7 @@ const CHILD: &str = "QUANTBLOCK_PEERS_THREADS";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = Args::parse();
     if args.quick {
-        (args.weights_mib, args.n, args.rounds, args.slice_ms) = (48, 512, 3, 50);
+        (args.weights_mib, args.n, args.rounds, args.slice_ms) = (Some(48), 512, 3, 50);
     }
     match std::env::var(CHILD) {
         Ok(threads) => measure(&args, threads.parse()?),
@@ -106,6 +106,7 @@ fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut record = record::Record::append(args.csv.as_deref())?;
     let machine = probe::Machine::new(threads);
+    let weight_bytes = args.weights_mib.map_or_else(probe::bytes_beyond_caches, |mib| mib << 20);
     for &(type_id, format) in quantblock::weight::FORMATS {
         let asked_for = args.formats.iter().any(|name| name == format);
         if !(asked_for || args.formats.is_empty() && matmul::candle_dtype(type_id).is_some()) {
@@ -113,7 +114,7 @@ fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>
         }
         for &m in &args.m {
             let n = if m <= matmul::SMALL_BATCH || args.same_n {
-                matmul::rows_of(type_id, args.k, args.weights_mib << 20)?
+                matmul::rows_of(type_id, args.k, weight_bytes)?
             } else {
                 args.n
             };

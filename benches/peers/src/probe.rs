@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that the read probe goes through: beyond any cache.
-const READ_BYTES: usize = 256 << 20;
+/// Bytes that the read probe goes through at least.
+const LEAST_READ_BYTES: usize = 256 << 20;
 
 /// Trials that decide how memory is read.
 const READ_TRIALS: usize = 7;
@@ -38,8 +38,11 @@ enum Reading {
 
 impl Machine {
     pub fn new(threads: usize) -> Self {
-        let mut machine =
-            Machine { pool: ThreadPool::new(threads), memory: huge(READ_BYTES / 8, 1), reading: Reading::Plain };
+        let mut machine = Machine {
+            pool: ThreadPool::new(threads),
+            memory: huge(bytes_beyond_caches() / 8, 1),
+            reading: Reading::Plain,
+        };
         let all = [Reading::Plain, Reading::Ahead, Reading::SideBySide];
         let mut fastest = [Duration::MAX; 3];
         for _ in 0..READ_TRIALS {
@@ -220,6 +223,15 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
 #[cfg(not(target_arch = "x86_64"))]
 fn dot_instruction() -> (&'static str, usize, fn(usize)) {
     ("none", 0, |_| {})
+}
+
+/// Bytes of which little is left in the caches when all have been read: twice the largest cache that the system names.
+pub fn bytes_beyond_caches() -> usize {
+    let cache_bytes = |index| {
+        let size = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()?;
+        Some(size.trim_end().strip_suffix('K')?.parse::<usize>().ok()? << 10)
+    };
+    (0..8).filter_map(cache_bytes).max().map_or(0, |bytes| 2 * bytes).max(LEAST_READ_BYTES)
 }
 
 /// A vector of `len` times `value` in huge pages, where the system has them.
