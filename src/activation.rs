@@ -9,6 +9,7 @@ mod stretch;
 
 use crate::{
     Error, Executor, Result,
+    executor::for_ranges,
     kernel::{
         CodeTiles, ColumnArrays, GROUP_COLUMNS, Inputs, Peaks, SharedMut, TileRows, group_columns, padded_columns,
         prefetch,
@@ -346,21 +347,16 @@ impl Quantized {
             level.dispatch(QuantizeGroup::<GROUP> { x, k, group, stretch });
         };
         let groups = if k == 0 { 0 } else { m.div_ceil(GROUP_COLUMNS) };
-        // Entering the threads costs about as much as quantizing a few thousand values.
-        let tasks = if m * k < 1 << 14 || executor.threads() == 1 { 1 } else { groups.min(4 * executor.threads()) };
-        let groups_a_task = groups.div_ceil(tasks.max(1));
-        let task = |task: usize| {
-            let mut stretch = Stretch::new();
-            let first = task * groups_a_task;
-            for g in first..groups.min(first + groups_a_task) {
+        for_ranges(executor, groups, m * k, &|groups| {
+            let (first, mut stretch) = (groups.start, Stretch::new());
+            for g in groups {
                 // Where the last group lacks columns, those of the one before would stay.
                 if g > first && (g + 1) * GROUP_COLUMNS > m {
                     stretch = Stretch::new();
                 }
                 quantize_group(g, &mut stretch);
             }
-        };
-        if tasks <= 1 { task(0) } else { executor.run(tasks, &task) }
+        });
     }
 }
 

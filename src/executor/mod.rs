@@ -7,6 +7,7 @@
 
 #[cfg(feature = "std")]
 mod pool;
+mod ranges;
 #[cfg(feature = "rayon")]
 mod rayon;
 
@@ -14,6 +15,7 @@ mod rayon;
 pub use self::rayon::Rayon;
 #[cfg(feature = "std")]
 pub use pool::ThreadPool;
+pub(crate) use ranges::for_ranges;
 
 /// Runs independent tasks, on as many threads as it likes, and returns when all are done.
 ///

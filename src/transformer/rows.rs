@@ -1,25 +1,11 @@
 //! Handing the rows of several matrices to an executor's tasks.
 
 use super::math::vectorize;
-use crate::{executor::Executor, kernel::SharedMut, simd::Level};
-
-/// An executor for callers whose tasks are rows: a thread takes many at once, since taking one costs as much as the row.
-pub(crate) struct Chunked<'a>(pub &'a dyn Executor);
-
-impl Executor for Chunked<'_> {
-    fn threads(&self) -> usize {
-        self.0.threads()
-    }
-
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        let chunks = tasks.min(4 * self.0.threads());
-        let size = tasks.div_ceil(chunks.max(1));
-        self.0.run(chunks, &|chunk| (chunk * size..tasks.min((chunk + 1) * size)).for_each(task));
-    }
-}
-
-/// Elements below which a pass is not worth waking other threads.
-const SERIAL_ELEMENTS: usize = 1 << 14;
+use crate::{
+    executor::{Executor, for_ranges},
+    kernel::SharedMut,
+    simd::Level,
+};
 
 /// Calls `f(row, [a row of each matrix])` for every row, with the instructions of `level`; `matrices` holds each
 /// matrix with the length of its rows.
@@ -32,14 +18,12 @@ pub(crate) fn for_each_row<const N: usize>(
 ) {
     let elements: usize = matrices.iter().map(|(_, width)| rows * width).sum();
     let matrices = matrices.map(|(matrix, width)| (SharedMut::new(matrix), width));
-    let tasks = if elements < SERIAL_ELEMENTS { 1 } else { rows.min(4 * ex.threads()) };
-    let rows_per_task = rows.div_ceil(tasks.max(1));
-    let task = |task: usize| {
+    for_ranges(ex, rows, elements, &|rows| {
         vectorize(
             level,
             #[inline(always)]
             || {
-                for row in task * rows_per_task..rows.min((task + 1) * rows_per_task) {
+                for row in rows {
                     // SAFETY: each row belongs to one task, which holds one row of a matrix at a time.
                     let slices = core::array::from_fn(|i| unsafe {
                         let (matrix, width) = &matrices[i];
@@ -49,6 +33,5 @@ pub(crate) fn for_each_row<const N: usize>(
                 }
             },
         );
-    };
-    if tasks <= 1 { task(0) } else { ex.run(tasks, &task) }
+    });
 }

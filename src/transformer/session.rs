@@ -7,7 +7,7 @@ use super::{
     kv_cache::{KvCache, KvShape},
     math,
     model::Layer,
-    rows::{Chunked, for_each_row},
+    rows::for_each_row,
 };
 use crate::{
     Activations, Error, Executor, Kinds, Level, Result, WeightFormat,
@@ -370,11 +370,7 @@ fn activate(
     kinds: Kinds,
     ex: &dyn Executor,
 ) -> Result<()> {
-    if model.f32_activations {
-        activations.keep_f32(x, m, k)
-    } else {
-        activations.quantize(x, m, k, kinds, &Chunked(ex))
-    }
+    if model.f32_activations { activations.keep_f32(x, m, k) } else { activations.quantize(x, m, k, kinds, &ex) }
 }
 
 impl Buffers {
