@@ -1,4 +1,4 @@
-//! Decode from native blocks: rows are read one after the other, each a single stream.
+//! Decode from native blocks: rows are read one after the other, or four at once where that is faster (`stream`).
 //!
 //! A row's blocks become codes, their products with x the *terms* of the row's sum; the terms of 16 rows are then added
 //! with lanes as rows, in increasing k, as the packed kernels add them. The 16 rows are one run of blocks, which registers take

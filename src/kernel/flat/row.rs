@@ -128,9 +128,10 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
         x_blocks: Range<usize>,
         terms: *mut f32,
     ) {
-        let rows_a_part = blocks.len() / x_blocks.len() / SIDE_BY_SIDE;
-        let has_parts =
-            (rows_a_part * SIDE_BY_SIDE * x_blocks.len(), rows_a_part * x_blocks.len() % I::LANES) == (blocks.len(), 0);
+        let part = blocks.len() / SIDE_BY_SIDE;
+        let has_parts = blocks.len().is_multiple_of(SIDE_BY_SIDE)
+            && part.is_multiple_of(x_blocks.len())
+            && part.is_multiple_of(I::LANES);
         // SAFETY: the caller's promise is the same; parts are whole rows and whole registers.
         unsafe {
             if reads_side_by_side::<I>() && has_parts {
