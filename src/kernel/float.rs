@@ -1,12 +1,16 @@
 //! Products in f32: float formats, and every format over f32 activations.
 //!
 //! Weights are dequantized for a chunk of k of one panel at a time (never a whole matrix), interleaved, and multiplied by
-//! all columns of x. A row's sum runs over k in order, each product rounded before it is added.
+//! all columns of x; packed floats, for a few columns, in registers (`panel`). A row's sum runs over k in order, each product rounded
+//! before it is added.
+
+mod panel;
 
 use super::{
     GROUP_COLUMNS, Output, Weights,
     driver::{Job, MAX_PANELS, Operand},
     group_columns,
+    stream::{AHEAD_BYTES, prefetch},
     tile::{FloatTile, Tile},
 };
 use crate::{
@@ -15,6 +19,7 @@ use crate::{
     simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, VECTOR_BYTES, array_of},
 };
 use core::ops::Range;
+use panel::PanelTask;
 
 /// Columns of W in a chunk: a multiple of every block, and with its interleaved copy 32 KiB.
 const CHUNK: usize = 256;
@@ -92,6 +97,8 @@ impl<F: QuantBlock> FloatTask<'_, F> {
             Weights::Native(native) => {
                 for (row, out) in rows.0.iter_mut().enumerate() {
                     let blocks = &self.job.native_row::<F>(native, panel, row)[blocks.clone()];
+                    // As many of the row's blocks behind these.
+                    prefetch(isa, blocks.as_ptr_range().end.cast(), size_of_val(blocks));
                     F::Tile::dequantize_native::<F, I>(isa, blocks, out);
                 }
             }
@@ -215,8 +222,12 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
     const TILE_BYTES: usize = BITS as usize / 8 * PANEL_ROWS;
 
     fn multiply<F: QuantBlock<Tile = Self>>(job: &Job<'_>, panels: Range<usize>) {
-        if let Operand::F32 { values, .. } = job.x {
-            multiply::<F>(job, values, panels);
+        match (job.x, job.weights) {
+            (Operand::F32 { values, m }, Weights::Packed(packed)) if m <= GROUP_COLUMNS => {
+                job.level.dispatch(PanelTask::<BITS, EXPONENT_BITS> { job, packed, values, m, panels });
+            }
+            (Operand::F32 { values, .. }, _) => multiply::<F>(job, values, panels),
+            (Operand::Quantized(_), _) => {}
         }
     }
 
@@ -248,6 +259,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
     #[inline(always)]
     fn widen_packed<I: Isa>(isa: I, tiles: &[u8], out: &mut [[f32; PANEL_ROWS]]) -> bool {
         for (out, tile) in out.iter_mut().zip(tiles.chunks_exact(Self::TILE_BYTES)) {
+            prefetch(isa, tile.as_ptr().wrapping_add(AHEAD_BYTES), Self::TILE_BYTES);
             for rows in (0..PANEL_ROWS).step_by(I::LANES) {
                 // SAFETY: a tile and a step hold 16 rows.
                 unsafe {
