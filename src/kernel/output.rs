@@ -130,3 +130,16 @@ impl Output {
         }
     }
 }
+
+/// The sums of a panel's registers, `sums[register][column]`, as columns of rows.
+#[inline(always)]
+pub(super) fn columns_of<I: Isa, const NR: usize>(isa: I, sums: &[[I::F; NR]]) -> [[f32; PANEL_ROWS]; NR] {
+    let mut columns = [[0.0; PANEL_ROWS]; NR];
+    for r in 0..I::REGISTERS {
+        for j in 0..NR {
+            // SAFETY: a column has 16 floats, the lanes of all registers.
+            unsafe { isa.store_f32(columns[j].as_mut_ptr().add(r * I::LANES), sums[r][j]) };
+        }
+    }
+    columns
+}

@@ -2,6 +2,7 @@
 
 use super::{
     Columns, Inputs, Output,
+    output::columns_of,
     stream::{SIDE_BY_SIDE, Streams, asks_for_panels},
     tile::IntTile,
 };
@@ -90,7 +91,7 @@ impl<T: IntTile> PackedKernel<'_, T> {
         let (x, mut out) = (self.x, [[[0.0; PANEL_ROWS]; NR]; STREAMS]);
         // 16 registers are the most that a panel takes (one lane each).
         let mut sums = [[[[isa.splat_f32(0.0); NR]]; PANEL_ROWS]; STREAMS];
-        // SAFETY: panels have the tiles of all blocks, a column 16 floats, the lanes of all registers.
+        // SAFETY: panels have the tiles of all blocks.
         unsafe {
             for block in 0..x.k / T::BLOCK {
                 for panel in panels.indices::<STREAMS>() {
@@ -109,13 +110,9 @@ impl<T: IntTile> PackedKernel<'_, T> {
                     }
                 }
             }
-            for (acc, out) in sums.iter().zip(&mut out) {
-                for r in 0..I::REGISTERS {
-                    for j in 0..NR {
-                        isa.store_f32(out[j].as_mut_ptr().add(r * I::LANES), acc[r][0][j]);
-                    }
-                }
-            }
+        }
+        for (acc, out) in sums.iter().zip(&mut out) {
+            *out = columns_of(isa, acc.as_flattened());
         }
         out
     }

@@ -4,10 +4,11 @@ use super::super::{
     Output,
     driver::Job,
     group_columns,
-    stream::{SIDE_BY_SIDE, Streams, prefetch, reads_side_by_side},
+    output::columns_of,
+    stream::{SIDE_BY_SIDE, Streams, asks_for_panels, prefetch, reads_side_by_side},
     tile::{FloatTile, Tile},
 };
-use crate::simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, array_of};
+use crate::simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512};
 use core::ops::Range;
 
 /// Steps of k for which one stream is read before the next one.
@@ -88,6 +89,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> PanelKernel<'_, BITS, EXPONENT_B
     #[inline(always)]
     unsafe fn multiply<I: Isa, const NR: usize, const STREAMS: usize>(&self, isa: I, first: usize) {
         let panels = self.rows.div_ceil(PANEL_ROWS);
+        let asks_ahead = asks_for_panels(BITS, NR, is_amd_avx512::<I>());
         // SAFETY: columns are inside x, panels inside the packed ones; only columns of x are stored.
         unsafe {
             let x: [*const f32; NR] = array_of(
@@ -103,7 +105,9 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> PanelKernel<'_, BITS, EXPONENT_B
                 for step in (0..whole).step_by(STEPS) {
                     for i in streams.indices::<STREAMS>() {
                         let (tiles, ahead) = streams.at::<STREAMS>(i, step * Self::TILE_BYTES);
-                        prefetch(isa, ahead, STEPS * Self::TILE_BYTES);
+                        if asks_ahead {
+                            prefetch(isa, ahead, STEPS * Self::TILE_BYTES);
+                        }
                         Self::add_steps::<I, NR>(isa, tiles, x, step..step + STEPS, &mut sums[i]);
                     }
                 }
@@ -112,13 +116,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> PanelKernel<'_, BITS, EXPONENT_B
                     Self::add_steps::<I, NR>(isa, tiles, x, whole..self.k, &mut sums[i]);
                 }
                 for (i, sums) in sums[..count].iter().enumerate() {
-                    let mut out = [[0.0; PANEL_ROWS]; NR];
-                    for r in 0..I::REGISTERS {
-                        for j in 0..NR {
-                            isa.store_f32(out[j].as_mut_ptr().add(r * I::LANES), sums[r][j]);
-                        }
-                    }
-                    let row = (panel + i) * PANEL_ROWS;
+                    let (row, out) = ((panel + i) * PANEL_ROWS, columns_of(isa, sums));
                     self.y.at(first, self.row + row).store_rows(&out[..NR.min(self.m - first)], self.rows - row);
                 }
             }
