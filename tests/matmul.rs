@@ -129,7 +129,8 @@ fn one_answer(id: u32, n: usize, k: usize, batches: &[usize], seed: u64, loud: b
 }
 
 fn for_format(id: u32) {
-    let k = group(&WeightFormat::from_bytes(id, &[][..], 0, 256).unwrap()).max(32);
+    let group = group(&WeightFormat::from_bytes(id, &[][..], 0, 256).unwrap());
+    let k = group.max(32);
     for (i, (n, blocks)) in [(1, 1), (15, 3), (16, 2), (17, 5), (50, 9)].into_iter().enumerate() {
         one_answer(id, n, k * blocks, &[1, 2, 3, 5, 8, 17, 20], 0x9E37_79B9 + i as u64, false);
     }
@@ -138,6 +139,12 @@ fn for_format(id: u32) {
     // Rows may end anywhere in a register.
     for blocks in 4..24 {
         one_answer(id, 21, k * blocks, &[1], 79 + blocks as u64, false);
+    }
+    if group == 1 {
+        // Floats have no blocks: rows may be empty, and end anywhere in a line of memory.
+        for k in [0, 1, 3, 15, 16, 31, 33, 250, 257, 531] {
+            one_answer(id, 37, k, &[1, 2, 3, 5, 8, 20], 83, false);
+        }
     }
     // Long rows take several chunks of k.
     one_answer(id, 35, 6144, &[1, 3, 20], 77, false);

@@ -250,9 +250,8 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> IntTile for FlatTile<BIT
             // SAFETY: a register's rows end at 16.
             unsafe {
                 if MIN {
-                    let pair = isa.load(pairs.as_ptr().add(first).cast());
-                    let d = isa.widen_f16(isa.and(pair, isa.splat(0xFFFF)));
-                    Self::store_scales(isa, out, first, d, isa.widen_f16(isa.shr(pair, 16)));
+                    let [d, m] = isa.widen_f16_halves(isa.load(pairs.as_ptr().add(first).cast()));
+                    Self::store_scales(isa, out, first, d, m);
                 } else {
                     let d = isa.load_f16(halves.as_ptr().add(first).cast());
                     Self::store_scales(isa, out, first, d, d);

@@ -1,10 +1,14 @@
 //! Products in f32: float formats, and every format over f32 activations.
 //!
 //! Weights are dequantized for a chunk of k of one panel at a time (never a whole matrix), interleaved, and multiplied by
-//! all columns of x; packed floats, for a few columns, in registers (`panel`). A row's sum runs over k in order, each product rounded
-//! before it is added.
+//! all columns of x; floats, for a few columns, as they are read (`panel`, `row`). A row's sum runs over k in order, each product
+//! rounded before it is added.
+//!
+//! Instructions for 64 products of the 2 × 8 tile with AVX-512: four multiplications, four additions, half a load of weights and
+//! two broadcasts of x. Multiplications and additions limit it: Intel's servers start two of them a cycle, Zen 4 one of each.
 
 mod panel;
+mod row;
 
 use super::{
     GROUP_COLUMNS, Output, Weights,
@@ -20,6 +24,7 @@ use crate::{
 };
 use core::ops::Range;
 use panel::PanelTask;
+use row::RowTask;
 
 /// Columns of W in a chunk: a multiple of every block, and with its interleaved copy 32 KiB.
 const CHUNK: usize = 256;
@@ -225,6 +230,14 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
         match (job.x, job.weights) {
             (Operand::F32 { values, m }, Weights::Packed(packed)) if m <= GROUP_COLUMNS => {
                 job.level.dispatch(PanelTask::<BITS, EXPONENT_BITS> { job, packed, values, m, panels });
+            }
+            (Operand::F32 { values, m }, Weights::Native(native)) if m <= GROUP_COLUMNS => {
+                let rows = job.native_rows::<F>(native, panels.start, job.rows_in(panels.start, panels.len()));
+                let rows = bytemuck::cast_slice(rows);
+                let left = job.level.dispatch(RowTask::<BITS, EXPONENT_BITS> { job, rows, values, m, panels });
+                if !left.is_empty() {
+                    multiply::<F>(job, values, left);
+                }
             }
             (Operand::F32 { values, .. }, _) => multiply::<F>(job, values, panels),
             (Operand::Quantized(_), _) => {}

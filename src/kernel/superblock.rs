@@ -437,10 +437,14 @@ impl<
                     #[inline(always)]
                     |row| (&raw const views.get_unchecked(first + row).d).cast(),
                 );
-                let d = if Self::SCALED { isa.widen_f16(d) } else { isa.bits_f32(d) };
+                let [d, dmin] = if Self::SCALED {
+                    isa.widen_f16_halves(isa.or(d, isa.shl(dmin, 16)))
+                } else {
+                    [isa.bits_f32(d); 2]
+                };
                 isa.store_f32((&raw mut (*out).d).cast::<f32>().add(first), d);
                 if MIN {
-                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(first), isa.widen_f16(dmin));
+                    isa.store_f32((&raw mut (*out).dmin).cast::<f32>().add(first), dmin);
                 }
             }
             if FOLDED {

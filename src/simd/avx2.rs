@@ -96,6 +96,17 @@ impl<const VNNI: bool> Ymm<VNNI> {
     }
 }
 
+/// The low halves of all lanes, and the high ones.
+#[inline(always)]
+fn halves_apart<const VNNI: bool>(_: Ymm<VNNI>, v: __m256i) -> [__m128i; 2] {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let order = _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0F0E_0B0A_0706_0302, 0x0D0C_0908_0504_0100));
+        let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(v, order));
+        [_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves)]
+    }
+}
+
 /// In each half, the sums of the four lanes there of each register.
 #[inline(always)]
 fn sum_quads<const VNNI: bool>(_: Ymm<VNNI>, v: [__m256i; 4]) -> __m256i {
@@ -166,6 +177,15 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
     unsafe fn store(self, p: *mut u8, v: __m256i) {
         // SAFETY: the caller vouches for 32 bytes at `p`.
         unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: __m256i) {
+        let halves = halves_apart(self, v);
+        // SAFETY: the caller vouches for 16 bytes at each place.
+        unsafe {
+            _mm_storeu_si128(low.cast(), halves[0]);
+            _mm_storeu_si128(high.cast(), halves[1]);
+        }
     }
     #[inline(always)]
     unsafe fn store_four(self, p: *mut u8, v: __m256i) {
@@ -300,12 +320,10 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    fn widen_f16(self, a: __m256i) -> __m256 {
-        // SAFETY: the token proves AVX2 and F16C.
-        unsafe {
-            let halves = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi32(a, a));
-            _mm256_cvtph_ps(_mm256_castsi256_si128(halves))
-        }
+    fn widen_f16_halves(self, a: __m256i) -> [__m256; 2] {
+        let [low, high] = halves_apart(self, a);
+        // SAFETY: the token proves F16C.
+        unsafe { [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)] }
     }
     #[inline(always)]
     fn bits_f32(self, a: __m256i) -> __m256 {

@@ -101,6 +101,22 @@ impl Vnni for Avx512Vnni {
     }
 }
 
+/// The low halves of all lanes, then the high ones.
+#[inline(always)]
+fn halves_apart(_: Avx512Vnni, v: __m512i) -> __m512i {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (2 * i % 32 + i / 16) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the token proves AVX-512BW; 64 bytes are there.
+    unsafe { _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER.as_ptr().cast()), v) }
+}
+
 /// In each quarter, the sums of the four lanes there of each register.
 #[inline(always)]
 fn sum_quads(_: Avx512Vnni, v: [__m512i; 4]) -> __m512i {
@@ -193,6 +209,15 @@ impl Isa for Avx512Vnni {
     unsafe fn store(self, p: *mut u8, v: __m512i) {
         // SAFETY: the caller vouches for 64 bytes at `p`.
         unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: __m512i) {
+        let halves = halves_apart(self, v);
+        // SAFETY: the caller vouches for 32 bytes at each place.
+        unsafe {
+            _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(halves));
+            _mm256_storeu_si256(high.cast(), _mm512_extracti64x4_epi64::<1>(halves));
+        }
     }
     #[inline(always)]
     unsafe fn store_four(self, p: *mut u8, v: __m512i) {
@@ -329,9 +354,13 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    fn widen_f16(self, a: __m512i) -> __m512 {
+    fn widen_f16_halves(self, a: __m512i) -> [__m512; 2] {
+        let halves = halves_apart(self, a);
         // SAFETY: the token proves AVX-512F.
-        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
+        unsafe {
+            let (low, high) = (_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64::<1>(halves));
+            [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+        }
     }
     #[inline(always)]
     fn bits_f32(self, a: __m512i) -> __m512 {

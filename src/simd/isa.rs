@@ -106,6 +106,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are writable; no alignment needed.
     unsafe fn store(self, p: *mut u8, v: Self::V);
+    /// Stores the low halves of the lanes at `low`, the high ones at `high`.
+    ///
+    /// # Safety
+    /// `LANES · 2` bytes at each are writable; no alignment needed.
+    unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: Self::V);
     /// Stores the first four lanes.
     ///
     /// # Safety
@@ -177,8 +182,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn mul_f32(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once.
     fn mul_add_f32(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The f16 in the low half of each lane, widened; the high halves are zero.
-    fn widen_f16(self, a: Self::V) -> Self::F;
+    /// The f16 in the low halves of the lanes and those in the high halves, widened.
+    fn widen_f16_halves(self, a: Self::V) -> [Self::F; 2];
     /// The bits of each lane as an f32.
     fn bits_f32(self, a: Self::V) -> Self::F;
     /// The bits of each f32 lane.

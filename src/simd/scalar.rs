@@ -102,6 +102,16 @@ impl Isa for Scalar {
         unsafe { p.cast::<Lanes>().write_unaligned(v) }
     }
     #[inline(always)]
+    unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: Lanes) {
+        for (i, lane) in v.into_iter().enumerate() {
+            // SAFETY: the caller vouches for two bytes of each lane at each place.
+            unsafe {
+                low.cast::<i16>().add(i).write_unaligned(lane as i16);
+                high.cast::<i16>().add(i).write_unaligned((lane >> 16) as i16);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn store_four(self, p: *mut u8, v: Lanes) {
         // SAFETY: four lanes are all.
         unsafe { self.store(p, v) }
@@ -208,8 +218,9 @@ impl Isa for Scalar {
         array_of(|i| a[i] * b[i])
     }
     #[inline(always)]
-    fn widen_f16(self, a: Lanes) -> [f32; LANES] {
-        a.map(|lane| half::f16::from_bits(lane as u16).to_f32_const())
+    fn widen_f16_halves(self, a: Lanes) -> [[f32; LANES]; 2] {
+        let widen = |half: i32| half::f16::from_bits(half as u16).to_f32_const();
+        [a.map(widen), a.map(|lane| widen(lane >> 16))]
     }
     #[inline(always)]
     fn bits_f32(self, a: Lanes) -> [f32; LANES] {

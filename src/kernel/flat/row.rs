@@ -338,16 +338,14 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> FlatTile<BITS, BIAS, MIN
             if bias != 0 {
                 sums = isa.add(sums, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
             }
-            let both = isa.load(scales.both.as_ptr().cast());
-            let d = if MIN {
-                isa.widen_f16(isa.and(both, isa.splat(0xFFFF)))
+            let [d, m] = if MIN {
+                isa.widen_f16_halves(isa.load(scales.both.as_ptr().cast()))
             } else {
-                isa.load_f16(scales.d.as_ptr().cast())
+                [isa.load_f16(scales.d.as_ptr().cast()); 2]
             };
             let sums = isa.add(sums, isa.splat(I::SUM_ORIGIN));
             let mut term = isa.mul_f32(isa.scale_sum(sums, d, isa.scale_origin(d)), isa.load_f32(x.d));
             if MIN {
-                let m = isa.widen_f16(isa.shr(both, 16));
                 term = isa.add_f32(term, isa.mul_f32(m, isa.load_f32(x.d_sums)));
             }
             isa.store_f32(terms, term);

@@ -1,4 +1,8 @@
 //! Packed panels of floats times a few columns of x: weights are widened in registers.
+//!
+//! Instructions for 64 products with AVX-512: 12 of one column (for four steps of k a load that may widen, a multiplication
+//! that broadcasts x, an addition; BF16 a shift more), 8 of each further one, and a prefetch a line. Memory limits one column,
+//! the two ports of multiplications and additions eight.
 
 use super::super::{
     Output,
@@ -45,7 +49,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> IsaTask for PanelTask<'_, BITS, 
     }
 }
 
-struct PanelKernel<'a, const BITS: u32, const EXPONENT_BITS: u32> {
+pub(super) struct PanelKernel<'a, const BITS: u32, const EXPONENT_BITS: u32> {
     panels: &'a [u8],
     panel_bytes: usize,
     x: &'a [f32],
@@ -128,7 +132,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> PanelKernel<'_, BITS, EXPONENT_B
     /// # Safety
     /// The tiles are readable, and the columns `x` have the steps.
     #[inline(always)]
-    unsafe fn add_steps<I: Isa, const NR: usize>(
+    pub(super) unsafe fn add_steps<I: Isa, const NR: usize>(
         isa: I,
         tiles: *const u8,
         x: [*const f32; NR],

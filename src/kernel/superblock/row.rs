@@ -200,10 +200,9 @@ impl<
                 sum = isa.add(sum, isa.mul(isa.load(x.neg_sums.cast()), isa.splat(bias)));
             }
             let both = isa.load(sums.d.as_ptr().add(first).cast());
-            let d = if Self::SCALED { isa.widen_f16(isa.and(both, isa.splat(0xFFFF))) } else { isa.bits_f32(both) };
+            let [d, dmin] = if Self::SCALED { isa.widen_f16_halves(both) } else { [isa.bits_f32(both); 2] };
             let mut term = isa.mul_f32(d, isa.to_f32(sum));
             if MIN {
-                let dmin = isa.widen_f16(isa.shr(both, 16));
                 let mins = sums.mins.as_ptr();
                 let mins = if const { GROUP == 32 } {
                     isa.sum_fours(registers(isa, mins.add(first).cast()))

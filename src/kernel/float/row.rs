@@ -1,0 +1,215 @@
+//! Native rows of floats times a few columns of x: a line of each of 16 rows becomes tiles of a packed panel, which stay in the
+//! first-level cache.
+//!
+//! Instructions for 64 products with AVX-512, from the assembly: 49 (F32), 36 (F16), 33 (BF16), with the prefetches; all but 12
+//! turn weights around. Of one column the sums limit them, each of which waits for the one before: four steps of k take 16
+//! cycles on Intel's servers and 12 on Zen 4, in which 11 to 14 shuffles pass through Intel's one port for them.
+
+use super::{
+    super::{
+        Output,
+        driver::Job,
+        group_columns,
+        output::columns_of,
+        stream::{LINE_BYTES, prefetch},
+        tile::FloatTile,
+    },
+    panel::PanelKernel,
+};
+use crate::simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, array_of};
+use core::{mem::MaybeUninit, ops::Range, slice};
+
+/// Bytes of each row that are asked for at once: a burst, for which memory turns to one row.
+const BURST_BYTES: usize = 512;
+/// Rows whose bursts are as many lines as a line of each row.
+const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
+
+/// Native rows times `values`, `[m, k]`, of no more than a group of columns: as many panels as are whole.
+pub(super) struct RowTask<'a, const BITS: u32, const EXPONENT_BITS: u32> {
+    pub job: &'a Job<'a>,
+    /// The rows of all panels.
+    pub rows: &'a [u8],
+    pub values: &'a [f32],
+    pub m: usize,
+    pub panels: Range<usize>,
+}
+
+impl<const BITS: u32, const EXPONENT_BITS: u32> IsaTask for RowTask<'_, BITS, EXPONENT_BITS> {
+    /// The panels that are left.
+    type Output = Range<usize>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Range<usize> {
+        // Columns of several runs would have the rows turned around as often.
+        if self.m > I::RUN_COLUMNS {
+            return self.panels;
+        }
+        let panels = self.job.rows_in(self.panels.start, self.panels.len()) / PANEL_ROWS;
+        let mut kernel = RowKernel::<BITS, EXPONENT_BITS> {
+            rows: self.rows,
+            panels,
+            x: self.values,
+            m: self.m,
+            k: self.job.k,
+            y: self.job.y,
+            row: self.panels.start * PANEL_ROWS,
+        };
+        // SAFETY: the panels are whole, x has the columns, and these rows of y are this task's.
+        unsafe { isa.column_tile(group_columns(0, self.m), &mut kernel) };
+        self.panels.start + panels..self.panels.end
+    }
+}
+
+/// Whole panels of native rows.
+struct RowKernel<'a, const BITS: u32, const EXPONENT_BITS: u32> {
+    /// The rows of all panels.
+    rows: &'a [u8],
+    panels: usize,
+    x: &'a [f32],
+    m: usize,
+    k: usize,
+    y: Output,
+    /// The first row.
+    row: usize,
+}
+
+/// A line of 16 rows as tiles, of floats that may be twice as wide.
+#[repr(C, align(64))]
+struct Tiles([MaybeUninit<u8>; PANEL_ROWS * LINE_BYTES * 2]);
+
+/// What is left of 16 rows behind their last whole lines.
+#[repr(C, align(64))]
+struct Tails([[u8; LINE_BYTES]; PANEL_ROWS]);
+
+impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowKernel<'_, BITS, EXPONENT_BITS> {
+    #[inline(always)]
+    unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
+        if first >= self.m {
+            return;
+        }
+        isa.outlined(
+            #[inline(always)]
+            || {
+                let row_bytes = self.k * FloatTile::<BITS, EXPONENT_BITS>::BYTES;
+                for panel in 0..self.panels {
+                    // SAFETY: x has the column, the panel is whole, and the caller vouches for y.
+                    unsafe {
+                        let rows = self.rows.as_ptr().add(panel * PANEL_ROWS * row_bytes);
+                        let out = columns_of(isa, &self.sums::<I, NR>(isa, rows, row_bytes, first));
+                        let y = self.y.at(first, self.row + panel * PANEL_ROWS);
+                        y.store_rows(&out[..NR.min(self.m - first)], PANEL_ROWS);
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl<const BITS: u32, const EXPONENT_BITS: u32> RowKernel<'_, BITS, EXPONENT_BITS> {
+    const WEIGHT_BYTES: usize = FloatTile::<BITS, EXPONENT_BITS>::BYTES;
+    /// bf16 is widened before it is stored: a shift instead of a shuffle.
+    const WIDENS: bool = BITS == 16 && EXPONENT_BITS == 8;
+    const TILE_WEIGHT_BYTES: usize = if Self::WIDENS { 4 } else { Self::WEIGHT_BYTES };
+
+    /// The sums of 16 rows for `NR` columns from column `first` on; a column past the last stands for it.
+    ///
+    /// # Safety
+    /// The rows are readable, and x has the first column.
+    #[inline(always)]
+    unsafe fn sums<I: Isa, const NR: usize>(
+        &self,
+        isa: I,
+        rows: *const u8,
+        row_bytes: usize,
+        first: usize,
+    ) -> [[I::F; NR]; PANEL_ROWS] {
+        let mut sums = [[isa.splat_f32(0.0); NR]; PANEL_ROWS];
+        // SAFETY: columns are inside x.
+        let x: [*const f32; NR] = array_of(
+            #[inline(always)]
+            |j| unsafe { self.x.as_ptr().add((first + j).min(self.m - 1) * self.k) },
+        );
+        let line_steps = LINE_BYTES / Self::WEIGHT_BYTES;
+        let whole = row_bytes - row_bytes % LINE_BYTES;
+        for line in (0..whole).step_by(LINE_BYTES) {
+            // With each line of 16 rows, as many are asked for: of some rows, the next burst, or the first one of the next panel's.
+            let (burst, i) = (line - line % BURST_BYTES, line % BURST_BYTES / LINE_BYTES);
+            let next = if burst + BURST_BYTES < row_bytes { burst + BURST_BYTES } else { PANEL_ROWS * row_bytes };
+            for row in i * ROWS_A_LINE..(i + 1) * ROWS_A_LINE {
+                prefetch(isa, rows.wrapping_add(row * row_bytes + next), BURST_BYTES);
+            }
+            let step = line / Self::WEIGHT_BYTES;
+            // SAFETY: rows have the line, and columns of x its steps.
+            unsafe { Self::add_line(isa, rows.add(line), row_bytes, x, step..step + line_steps, &mut sums) };
+        }
+        if whole < row_bytes {
+            let mut tails = Tails([[0; LINE_BYTES]; PANEL_ROWS]);
+            for (row, tail) in tails.0.iter_mut().enumerate() {
+                // SAFETY: the row ends there.
+                let left = unsafe { slice::from_raw_parts(rows.add(row * row_bytes + whole), row_bytes - whole) };
+                tail[..left.len()].copy_from_slice(left);
+            }
+            let (rows, steps) = (tails.0.as_ptr().cast(), whole / Self::WEIGHT_BYTES..self.k);
+            // SAFETY: as above, of steps that x has.
+            unsafe { Self::add_line(isa, rows, LINE_BYTES, x, steps, &mut sums) };
+        }
+        sums
+    }
+
+    /// Adds the products of these steps of k, which a line of each of 16 rows, `row_bytes` apart, starts with, to the sums.
+    ///
+    /// # Safety
+    /// The lines are readable, and the columns `x` have the steps.
+    #[inline(always)]
+    unsafe fn add_line<I: Isa, const NR: usize>(
+        isa: I,
+        rows: *const u8,
+        row_bytes: usize,
+        x: [*const f32; NR],
+        steps: Range<usize>,
+        sums: &mut [[I::F; NR]; PANEL_ROWS],
+    ) {
+        let mut tiles = Tiles([MaybeUninit::uninit(); _]);
+        let tiles = tiles.0.as_mut_ptr().cast();
+        // SAFETY: there is room for tiles of 32-bit floats; the rest is the caller's promise.
+        unsafe {
+            Self::turn(isa, rows, row_bytes, tiles);
+            if Self::WIDENS {
+                PanelKernel::<32, EXPONENT_BITS>::add_steps(isa, tiles, x, steps, sums);
+            } else {
+                PanelKernel::<BITS, EXPONENT_BITS>::add_steps(isa, tiles, x, steps, sums);
+            }
+        }
+    }
+
+    /// Turns a line of each of 16 rows, `row_bytes` apart, to the tiles of a packed panel.
+    ///
+    /// # Safety
+    /// The lines are readable, and there is room for their tiles at `tiles`.
+    #[inline(always)]
+    unsafe fn turn<I: Isa>(isa: I, rows: *const u8, row_bytes: usize, tiles: *mut u8) {
+        for at in (0..LINE_BYTES).step_by(16) {
+            for first in (0..PANEL_ROWS).step_by(I::LANES) {
+                // SAFETY: the caller's promise; a register's rows end at 16.
+                unsafe {
+                    let turned = isa.transpose_rows(
+                        #[inline(always)]
+                        |row| rows.add((first + row) * row_bytes + at),
+                    );
+                    for (i, lanes) in turned.into_iter().enumerate() {
+                        let step = (at + 4 * i) / Self::WEIGHT_BYTES;
+                        let tile = |step: usize| tiles.add((step * PANEL_ROWS + first) * Self::TILE_WEIGHT_BYTES);
+                        match (BITS, EXPONENT_BITS) {
+                            (32, _) => isa.store(tile(step), lanes),
+                            (_, 5) => isa.store_halves(tile(step), tile(step + 1), lanes),
+                            _ => {
+                                isa.store(tile(step), isa.shl(lanes, 16));
+                                isa.store(tile(step + 1), isa.and(lanes, isa.splat(0xFFFF_0000u32 as i32)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
