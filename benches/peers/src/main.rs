@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 /// Compare quantblock's matmuls with candle's, ggml's and with f32.
 #[derive(Parser)]
 struct Args {
-    /// Formats to measure, as GGUF spells them; all that candle has too, if not given.
+    /// Formats to measure, as GGUF spells them; all, if not given.
     #[arg(long, value_delimiter = ',')]
     formats: Vec<String>,
     /// Numbers of threads.
@@ -108,8 +108,7 @@ fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>
     let machine = probe::Machine::new(threads);
     let weight_bytes = args.weights_mib.map_or_else(probe::bytes_beyond_caches, |mib| mib << 20);
     for &(type_id, format) in quantblock::weight::FORMATS {
-        let asked_for = args.formats.iter().any(|name| name == format);
-        if !(asked_for || args.formats.is_empty() && matmul::candle_dtype(type_id).is_some()) {
+        if !args.formats.is_empty() && !args.formats.iter().any(|name| name == format) {
             continue;
         }
         for &m in &args.m {

@@ -34,7 +34,7 @@ pub struct Cell {
 }
 
 /// candle's name of a GGUF type, if its `QMatMul` multiplies it without dequantizing at load.
-pub fn candle_dtype(type_id: u32) -> Option<GgmlDType> {
+fn candle_dtype(type_id: u32) -> Option<GgmlDType> {
     use GgmlDType::*;
     let all = [
         (2, Q4_0),
