@@ -233,6 +233,9 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
+        if self.group.width == 1 && self.group.tiles.is_none() {
+            return self.run_alone(isa);
+        }
         let stretch = self.stretch;
         let mut own_codes = [[0; GROUP_COLUMNS]; STRETCH / 4];
         for start in (0..self.k).step_by(STRETCH) {
@@ -253,12 +256,39 @@ impl<const GROUP: usize> IsaTask for QuantizeGroup<'_, GROUP> {
             let codes = in_place.unwrap_or(&mut own_codes);
             stretch.sum::<I::Narrow, GROUP>(isa.narrow(), codes, end - start);
             if !is_in_place {
-                put(self.group.arrays.codes, self.group.width, start / 4, &own_codes);
+                put(self.group.arrays.codes, (0, self.group.width), start / 4, &own_codes);
             }
-            self.group.put::<GROUP>(start, stretch);
+            self.group.put::<GROUP>(start, stretch, 0);
             if let Some(tiles) = &self.group.tiles {
                 // SAFETY: the group's columns are this task's own.
                 unsafe { tiles.put(start, &stretch.by_column, end - start) };
+            }
+        }
+    }
+}
+
+impl<const GROUP: usize> QuantizeGroup<'_, GROUP> {
+    /// One column: stretches of it side by side, as columns are.
+    #[inline(always)]
+    fn run_alone<I: Isa>(mut self, isa: I) {
+        let stretch = self.stretch;
+        let mut codes = [[0; GROUP_COLUMNS]; STRETCH / 4];
+        for (i, x) in self.x.chunks(GROUP_COLUMNS * STRETCH).enumerate() {
+            for (column, x) in x.chunks(STRETCH).enumerate() {
+                stretch.measure::<I, GROUP>(isa, x, column);
+            }
+            // Behind the end of a shorter last one, what was there before is summed, and not taken.
+            let len = x.len().min(STRETCH);
+            stretch.scale::<I::Narrow, GROUP>(isa.narrow(), len);
+            for (column, x) in x.chunks(STRETCH).enumerate() {
+                stretch.quantize::<I, GROUP>(isa, x, column);
+            }
+            stretch.sum::<I::Narrow, GROUP>(isa.narrow(), &mut codes, len);
+            for (column, x) in x.chunks(STRETCH).enumerate() {
+                let start = (i * GROUP_COLUMNS + column) * STRETCH;
+                let codes = &mut self.group.arrays.codes[start / 4..][..x.len() / 4];
+                bytemuck::cast_slice_mut::<i32, i8>(codes).copy_from_slice(&stretch.by_column[column][..x.len()]);
+                self.group.put::<GROUP>(start, stretch, column);
             }
         }
     }
@@ -274,41 +304,41 @@ impl GroupMut<'_> {
         self.arrays.codes.as_chunks_mut().0.get_mut(start / 4..start / 4 + STRETCH / 4)?.try_into().ok()
     }
 
-    /// Takes over the stretch from `start` of k on, but for its codes.
+    /// Takes over the stretch from `start` of k on, but for its codes, from column `first` of it on.
     #[inline(always)]
-    fn put<const GROUP: usize>(&mut self, start: usize, stretch: &Stretch) {
-        let (width, to) = (self.width, &mut self.arrays);
-        put(to.d, width, start / GROUP, &stretch.d[..STRETCH / GROUP]);
-        put(to.neg_sums, width, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
+    fn put<const GROUP: usize>(&mut self, start: usize, stretch: &Stretch, first: usize) {
+        let (columns, to) = ((first, self.width), &mut self.arrays);
+        put(to.d, columns, start / GROUP, &stretch.d[..STRETCH / GROUP]);
+        put(to.neg_sums, columns, start / GROUP, &stretch.neg_sums[..STRETCH / GROUP]);
         if GROUP == 256 {
-            put(to.centres, width, start / 16, &stretch.centres);
-            put(to.half_centres, width, start / 16, &stretch.half_centres);
-            put(to.sums16, width, start / 32, &stretch.sums16);
-            put(to.sums32, width, start / 64, &stretch.sums32);
-            self.peaks[start / 256] = stretch.peaks;
+            put(to.centres, columns, start / 16, &stretch.centres);
+            put(to.half_centres, columns, start / 16, &stretch.half_centres);
+            put(to.sums16, columns, start / 32, &stretch.sums16);
+            put(to.sums32, columns, start / 64, &stretch.sums32);
+            self.peaks[start / 256] = stretch.peaks(first, self.width);
         } else {
-            put(to.d_sums, width, start / 32, &stretch.d_sums);
-            put(to.starts, width, start / 32, &stretch.starts);
+            put(to.d_sums, columns, start / 32, &stretch.d_sums);
+            put(to.starts, columns, start / 32, &stretch.starts);
         }
     }
 }
 
-/// Copies the first `width` entries of each row behind each other, from row `at` of `to` on, as far as that goes.
+/// Copies `width` entries from entry `first` of each row on behind each other, from row `at` of `to` on, as far as that goes.
 #[inline(always)]
-fn put<T: Copy>(to: &mut [T], width: usize, at: usize, rows: &[[T; GROUP_COLUMNS]]) {
+fn put<T: Copy>(to: &mut [T], (first, width): (usize, usize), at: usize, rows: &[[T; GROUP_COLUMNS]]) {
     let to = &mut to[at * width..];
     match width {
-        1 => put_rows::<T, 1>(to, rows),
-        2 => put_rows::<T, 2>(to, rows),
-        4 => put_rows::<T, 4>(to, rows),
-        _ => put_rows::<T, GROUP_COLUMNS>(to, rows),
+        1 => put_rows::<T, 1>(to, rows, first),
+        2 => put_rows::<T, 2>(to, rows, first),
+        4 => put_rows::<T, 4>(to, rows, first),
+        _ => put_rows::<T, GROUP_COLUMNS>(to, rows, first),
     }
 }
 
 #[inline(always)]
-fn put_rows<T: Copy, const W: usize>(to: &mut [T], rows: &[[T; GROUP_COLUMNS]]) {
+fn put_rows<T: Copy, const W: usize>(to: &mut [T], rows: &[[T; GROUP_COLUMNS]], first: usize) {
     for (to, row) in to.as_chunks_mut::<W>().0.iter_mut().zip(rows) {
-        to.copy_from_slice(&row[..W]);
+        to.copy_from_slice(&row[first..first + W]);
     }
 }
 
@@ -410,13 +440,19 @@ mod tests {
 
     #[test]
     fn columns_of_a_group_are_interleaved() {
-        let (m, k) = (GROUP_COLUMNS + 3, 512);
+        // One column has stretches of its own side by side: all places, and some.
+        let (m, k) = (GROUP_COLUMNS + 3, (GROUP_COLUMNS + 2) * STRETCH);
         let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 * 0.37 - 180.0).collect();
         let kinds = Kinds::BLOCK32 | Kinds::BLOCK256;
         let mut a = Activations::new();
         a.quantize(&x, m, k, kinds, &Serial).unwrap();
+        let mut peaks = vec![Peaks::default(); 2 * k / 256];
         for column in 0..m {
             let alone = quantized(&x[column * k..][..k], Level::Scalar, kinds);
+            for (of_group, alone) in peaks[column / GROUP_COLUMNS * k / 256..].iter_mut().zip(&alone.block256.peaks) {
+                of_group.of_16 = of_group.of_16.max(alone.of_16);
+                of_group.of_32 = of_group.of_32.max(alone.of_32);
+            }
             let group = column / GROUP_COLUMNS * GROUP_COLUMNS;
             let (width, first) = (group_columns(group, m).1, column - group);
             let at = |entries: usize, i: usize| group * entries + i * width + first;
@@ -434,6 +470,7 @@ mod tests {
                 assert_eq!(a.block256.arrays.half_centres[at(k / 16, i)], alone.block256.arrays.half_centres[i]);
             }
         }
+        assert_eq!(a.block256.peaks, peaks);
     }
 
     #[test]
@@ -460,7 +497,7 @@ mod tests {
 
     #[test]
     fn stretches_and_columns_that_are_not_full_keep_nothing_of_those_before() {
-        for (m, k) in [(GROUP_COLUMNS + 3, 256 + 96), (2 * GROUP_COLUMNS + 1, 512 + 64), (3, 32)] {
+        for (m, k) in [(GROUP_COLUMNS + 3, 256 + 96), (2 * GROUP_COLUMNS + 1, 2560 + 64), (3, 32)] {
             let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 * 0.37 - 180.0).collect();
             for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
                 let mut a = Activations::with_level(level);

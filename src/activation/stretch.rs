@@ -1,5 +1,6 @@
 //! 256 codes of a group of columns: quantized column by column, then interleaved, and summed with columns in the lanes.
-//! Scales, too, are of all columns at once: a reduction and two divisions for each one would take longer than its codes.
+//! Scales, too, are of all columns at once: a reduction and two divisions for each one would take longer than its codes. A
+//! column that is alone has eight stretches of its own side by side instead.
 
 use crate::{
     kernel::{GROUP_COLUMNS, Peaks},
@@ -39,7 +40,9 @@ pub(super) struct Stretch {
     pub sums32: [Row<i32>; UNITS / 2],
     pub d_sums: [Row<f32>; UNITS],
     pub starts: [Row<i32>; UNITS],
-    pub peaks: Peaks,
+    /// What the columns' [`Peaks`] hold.
+    of_16: Row<i32>,
+    of_32: Row<i32>,
 }
 
 impl Stretch {
@@ -58,7 +61,8 @@ impl Stretch {
             sums32: [[0; GROUP_COLUMNS]; UNITS / 2],
             d_sums: [[0.0; GROUP_COLUMNS]; UNITS],
             starts: [[0; GROUP_COLUMNS]; UNITS],
-            peaks: Peaks::default(),
+            of_16: [0; GROUP_COLUMNS],
+            of_32: [0; GROUP_COLUMNS],
         }
     }
 
@@ -180,7 +184,6 @@ impl Stretch {
                 isa.interleave_rows::<GROUP_COLUMNS>(from, STRETCH, codes[unit * STEPS].as_mut_ptr().cast());
             }
         }
-        self.peaks = Peaks::default();
         for lanes in (0..GROUP_COLUMNS).step_by(I::LANES) {
             if GROUP == STRETCH {
                 self.sum_superblock(isa, codes, lanes);
@@ -276,12 +279,15 @@ impl Stretch {
             of_32 = isa.max(of_32, isa.shr(isa.add(isa.add(abs_a, abs_b), magnitude), 1));
         }
         store(isa, &mut self.neg_sums[0], lanes, isa.sub(zero, total));
-        let (mut columns16, mut columns32) = ([0; GROUP_COLUMNS], [0; GROUP_COLUMNS]);
-        store(isa, &mut columns16, lanes, of_16);
-        store(isa, &mut columns32, lanes, of_32);
-        let largest = |so_far: u16, columns: Row<i32>| columns.into_iter().fold(so_far, |max, sum| max.max(sum as u16));
-        self.peaks.of_16 = largest(self.peaks.of_16, columns16);
-        self.peaks.of_32 = largest(self.peaks.of_32, columns32);
+        store(isa, &mut self.of_16, lanes, of_16);
+        store(isa, &mut self.of_32, lanes, of_32);
+    }
+
+    /// The bounds of `width` columns from column `first` on.
+    #[inline(always)]
+    pub fn peaks(&self, first: usize, width: usize) -> Peaks {
+        let largest = |sums: &Row<i32>| sums[first..first + width].iter().fold(0, |max, &sum| max.max(sum as u16));
+        Peaks { of_16: largest(&self.of_16), of_32: largest(&self.of_32) }
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// Bounds on what sums over a superblock of a group's columns can come to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Peaks {
     /// The largest `Σ |code|` of 16.
     pub of_16: u16,
