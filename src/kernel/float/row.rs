@@ -2,12 +2,11 @@
 //! first-level cache.
 //!
 //! Instructions for 64 products with AVX-512, from the assembly: 49 (F32), 36 (F16), 33 (BF16), with the prefetches; all but 12
-//! turn weights around. Of one column the sums limit them, each of which waits for the one before: four steps of k take 16
-//! cycles on Intel's servers and 12 on Zen 4, in which 11 to 14 shuffles pass through Intel's one port for them.
+//! turn weights around, 6 to 12 of them shuffles, for which Intel's servers have one port. Of one column the sums limit as much:
+//! each waits for the one before.
 
 use super::{
     super::{
-        Output,
         driver::Job,
         group_columns,
         output::columns_of,
@@ -39,38 +38,18 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> IsaTask for RowTask<'_, BITS, EX
     type Output = Range<usize>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> Range<usize> {
+    fn run<I: Isa>(mut self, isa: I) -> Range<usize> {
         // Columns of several runs would have the rows turned around as often.
         if self.m > I::RUN_COLUMNS {
             return self.panels;
         }
-        let panels = self.job.rows_in(self.panels.start, self.panels.len()) / PANEL_ROWS;
-        let mut kernel = RowKernel::<BITS, EXPONENT_BITS> {
-            rows: self.rows,
-            panels,
-            x: self.values,
-            m: self.m,
-            k: self.job.k,
-            y: self.job.y,
-            row: self.panels.start * PANEL_ROWS,
-        };
+        let whole = self.panels.start + self.job.rows_in(self.panels.start, self.panels.len()) / PANEL_ROWS;
+        let left = whole..self.panels.end;
+        self.panels.end = whole;
         // SAFETY: the panels are whole, x has the columns, and these rows of y are this task's.
-        unsafe { isa.column_tile(group_columns(0, self.m), &mut kernel) };
-        self.panels.start + panels..self.panels.end
+        unsafe { isa.column_tile(group_columns(0, self.m), &mut self) };
+        left
     }
-}
-
-/// Whole panels of native rows.
-struct RowKernel<'a, const BITS: u32, const EXPONENT_BITS: u32> {
-    /// The rows of all panels.
-    rows: &'a [u8],
-    panels: usize,
-    x: &'a [f32],
-    m: usize,
-    k: usize,
-    y: Output,
-    /// The first row.
-    row: usize,
 }
 
 /// A line of 16 rows as tiles, of floats that may be twice as wide.
@@ -81,7 +60,7 @@ struct Tiles([MaybeUninit<u8>; PANEL_ROWS * LINE_BYTES * 2]);
 #[repr(C, align(64))]
 struct Tails([[u8; LINE_BYTES]; PANEL_ROWS]);
 
-impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowKernel<'_, BITS, EXPONENT_BITS> {
+impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowTask<'_, BITS, EXPONENT_BITS> {
     #[inline(always)]
     unsafe fn run<I: Isa, const MR: usize, const NR: usize, const W: usize>(&mut self, isa: I, first: usize) {
         if first >= self.m {
@@ -90,13 +69,13 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowKernel<'_, B
         isa.outlined(
             #[inline(always)]
             || {
-                let row_bytes = self.k * FloatTile::<BITS, EXPONENT_BITS>::BYTES;
-                for panel in 0..self.panels {
+                let row_bytes = self.job.k * Self::WEIGHT_BYTES;
+                for (i, panel) in self.panels.clone().enumerate() {
                     // SAFETY: x has the column, the panel is whole, and the caller vouches for y.
                     unsafe {
-                        let rows = self.rows.as_ptr().add(panel * PANEL_ROWS * row_bytes);
+                        let rows = self.rows.as_ptr().add(i * PANEL_ROWS * row_bytes);
                         let out = columns_of(isa, &self.sums::<I, NR>(isa, rows, row_bytes, first));
-                        let y = self.y.at(first, self.row + panel * PANEL_ROWS);
+                        let y = self.job.y.at(first, panel * PANEL_ROWS);
                         y.store_rows(&out[..NR.min(self.m - first)], PANEL_ROWS);
                     }
                 }
@@ -105,7 +84,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowKernel<'_, B
     }
 }
 
-impl<const BITS: u32, const EXPONENT_BITS: u32> RowKernel<'_, BITS, EXPONENT_BITS> {
+impl<const BITS: u32, const EXPONENT_BITS: u32> RowTask<'_, BITS, EXPONENT_BITS> {
     const WEIGHT_BYTES: usize = FloatTile::<BITS, EXPONENT_BITS>::BYTES;
     /// bf16 is widened before it is stored: a shift instead of a shuffle.
     const WIDENS: bool = BITS == 16 && EXPONENT_BITS == 8;
@@ -127,7 +106,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RowKernel<'_, BITS, EXPONENT_BIT
         // SAFETY: columns are inside x.
         let x: [*const f32; NR] = array_of(
             #[inline(always)]
-            |j| unsafe { self.x.as_ptr().add((first + j).min(self.m - 1) * self.k) },
+            |j| unsafe { self.values.as_ptr().add((first + j).min(self.m - 1) * self.job.k) },
         );
         let line_steps = LINE_BYTES / Self::WEIGHT_BYTES;
         let whole = row_bytes - row_bytes % LINE_BYTES;
@@ -149,7 +128,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RowKernel<'_, BITS, EXPONENT_BIT
                 let left = unsafe { slice::from_raw_parts(rows.add(row * row_bytes + whole), row_bytes - whole) };
                 tail[..left.len()].copy_from_slice(left);
             }
-            let (rows, steps) = (tails.0.as_ptr().cast(), whole / Self::WEIGHT_BYTES..self.k);
+            let (rows, steps) = (tails.0.as_ptr().cast(), whole / Self::WEIGHT_BYTES..self.job.k);
             // SAFETY: as above, of steps that x has.
             unsafe { Self::add_line(isa, rows, LINE_BYTES, x, steps, &mut sums) };
         }
