@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512, is_avx512},
+    simd::{Isa, IsaTask, Level, PANEL_ROWS, RegisterTile, array_of, is_amd_avx512},
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
@@ -144,7 +144,7 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IsaTask for IntTask<'_, F, T> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         #[cfg(target_arch = "x86_64")]
-        if const { is_avx512::<I>() && T::IN_TILES } {
+        if const { crate::simd::is_avx512::<I>() && T::IN_TILES } {
             let amx = self.amx();
             if let Some(amx) = amx {
                 return isa.outlined(
