@@ -9,12 +9,13 @@
 
 mod panel;
 mod row;
+mod turn;
 
 use super::{
     GROUP_COLUMNS, Output, Weights,
     driver::{Job, MAX_PANELS, Operand},
     group_columns,
-    stream::{AHEAD_BYTES, prefetch},
+    stream::{AHEAD_BYTES, LINE_BYTES, prefetch},
     tile::{FloatTile, Tile},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
 use core::ops::Range;
 use panel::PanelTask;
 use row::RowTask;
+use turn::ask_for_bursts;
 
 /// Columns of W in a chunk: a multiple of every block, and with its interleaved copy 32 KiB.
 const CHUNK: usize = 256;
@@ -245,8 +247,32 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
     }
 
     #[inline(always)]
-    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(_: I, rows: &[&[F::Block]], out: &mut [u8]) {
-        for (block, tile) in out.chunks_exact_mut(Self::TILE_BYTES).enumerate() {
+    fn pack<F: QuantBlock<Tile = Self>, I: Isa>(isa: I, rows: &[&[F::Block]], out: &mut [u8]) {
+        let row_bytes = out.len() / PANEL_ROWS;
+        let mut whole = 0;
+        if let Ok(rows) = <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
+            whole = row_bytes - row_bytes % LINE_BYTES;
+            for line in (0..whole).step_by(LINE_BYTES) {
+                ask_for_bursts(
+                    isa,
+                    #[inline(always)]
+                    |row| rows[row].as_ptr().cast(),
+                    row_bytes,
+                    line,
+                );
+                // SAFETY: rows are as long as the tiles of `out`, and have the line.
+                unsafe {
+                    let tiles = out.as_mut_ptr().add(line * PANEL_ROWS);
+                    Self::turn::<I, false>(
+                        isa,
+                        #[inline(always)]
+                        |row| rows[row].as_ptr().cast::<u8>().add(line),
+                        tiles,
+                    );
+                }
+            }
+        }
+        for (block, tile) in out.chunks_exact_mut(Self::TILE_BYTES).enumerate().skip(whole / Self::BYTES) {
             let mut tile = tile.chunks_exact_mut(Self::BYTES);
             for (row, out) in rows.iter().zip(&mut tile) {
                 out.copy_from_slice(bytemuck::bytes_of(&row[block]));

@@ -6,22 +6,12 @@
 //! each waits for the one before.
 
 use super::{
-    super::{
-        driver::Job,
-        group_columns,
-        output::columns_of,
-        stream::{LINE_BYTES, prefetch},
-        tile::FloatTile,
-    },
+    super::{driver::Job, group_columns, output::columns_of, stream::LINE_BYTES, tile::FloatTile},
     panel::PanelKernel,
+    turn::ask_for_bursts,
 };
 use crate::simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, array_of};
 use core::{mem::MaybeUninit, ops::Range, slice};
-
-/// Bytes of each row that are asked for at once: a burst, for which memory turns to one row.
-const BURST_BYTES: usize = 512;
-/// Rows whose bursts are as many lines as a line of each row.
-const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
 
 /// Native rows times `values`, `[m, k]`, of no more than a group of columns: as many panels as are whole.
 pub(super) struct RowTask<'a, const BITS: u32, const EXPONENT_BITS: u32> {
@@ -86,9 +76,6 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RegisterTile for RowTask<'_, BIT
 
 impl<const BITS: u32, const EXPONENT_BITS: u32> RowTask<'_, BITS, EXPONENT_BITS> {
     const WEIGHT_BYTES: usize = FloatTile::<BITS, EXPONENT_BITS>::BYTES;
-    /// bf16 is widened before it is stored: a shift instead of a shuffle.
-    const WIDENS: bool = BITS == 16 && EXPONENT_BITS == 8;
-    const TILE_WEIGHT_BYTES: usize = if Self::WIDENS { 4 } else { Self::WEIGHT_BYTES };
 
     /// The sums of 16 rows for `NR` columns from column `first` on; a column past the last stands for it.
     ///
@@ -111,12 +98,13 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RowTask<'_, BITS, EXPONENT_BITS>
         let line_steps = LINE_BYTES / Self::WEIGHT_BYTES;
         let whole = row_bytes - row_bytes % LINE_BYTES;
         for line in (0..whole).step_by(LINE_BYTES) {
-            // With each line of 16 rows, as many are asked for: of some rows, the next burst, or the first one of the next panel's.
-            let (burst, i) = (line - line % BURST_BYTES, line % BURST_BYTES / LINE_BYTES);
-            let next = if burst + BURST_BYTES < row_bytes { burst + BURST_BYTES } else { PANEL_ROWS * row_bytes };
-            for row in i * ROWS_A_LINE..(i + 1) * ROWS_A_LINE {
-                prefetch(isa, rows.wrapping_add(row * row_bytes + next), BURST_BYTES);
-            }
+            ask_for_bursts(
+                isa,
+                #[inline(always)]
+                |row| rows.wrapping_add(row * row_bytes),
+                row_bytes,
+                line,
+            );
             let step = line / Self::WEIGHT_BYTES;
             // SAFETY: rows have the line, and columns of x its steps.
             unsafe { Self::add_line(isa, rows.add(line), row_bytes, x, step..step + line_steps, &mut sums) };
@@ -152,42 +140,23 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> RowTask<'_, BITS, EXPONENT_BITS>
         let tiles = tiles.0.as_mut_ptr().cast();
         // SAFETY: there is room for tiles of 32-bit floats; the rest is the caller's promise.
         unsafe {
-            Self::turn(isa, rows, row_bytes, tiles);
-            if Self::WIDENS {
+            // bf16 is widened before it is stored: a shift instead of a shuffle.
+            if const { BITS == 16 && EXPONENT_BITS == 8 } {
+                FloatTile::<BITS, EXPONENT_BITS>::turn::<I, true>(
+                    isa,
+                    #[inline(always)]
+                    |row| rows.add(row * row_bytes),
+                    tiles,
+                );
                 PanelKernel::<32, EXPONENT_BITS>::add_steps(isa, tiles, x, steps, sums);
             } else {
+                FloatTile::<BITS, EXPONENT_BITS>::turn::<I, false>(
+                    isa,
+                    #[inline(always)]
+                    |row| rows.add(row * row_bytes),
+                    tiles,
+                );
                 PanelKernel::<BITS, EXPONENT_BITS>::add_steps(isa, tiles, x, steps, sums);
-            }
-        }
-    }
-
-    /// Turns a line of each of 16 rows, `row_bytes` apart, to the tiles of a packed panel.
-    ///
-    /// # Safety
-    /// The lines are readable, and there is room for their tiles at `tiles`.
-    #[inline(always)]
-    unsafe fn turn<I: Isa>(isa: I, rows: *const u8, row_bytes: usize, tiles: *mut u8) {
-        for at in (0..LINE_BYTES).step_by(16) {
-            for first in (0..PANEL_ROWS).step_by(I::LANES) {
-                // SAFETY: the caller's promise; a register's rows end at 16.
-                unsafe {
-                    let turned = isa.transpose_rows(
-                        #[inline(always)]
-                        |row| rows.add((first + row) * row_bytes + at),
-                    );
-                    for (i, lanes) in turned.into_iter().enumerate() {
-                        let step = (at + 4 * i) / Self::WEIGHT_BYTES;
-                        let tile = |step: usize| tiles.add((step * PANEL_ROWS + first) * Self::TILE_WEIGHT_BYTES);
-                        match (BITS, EXPONENT_BITS) {
-                            (32, _) => isa.store(tile(step), lanes),
-                            (_, 5) => isa.store_halves(tile(step), tile(step + 1), lanes),
-                            _ => {
-                                isa.store(tile(step), isa.shl(lanes, 16));
-                                isa.store(tile(step + 1), isa.and(lanes, isa.splat(0xFFFF_0000u32 as i32)));
-                            }
-                        }
-                    }
-                }
             }
         }
     }
