@@ -120,6 +120,13 @@ fn unpacked_columns<T: IntTile, I: Isa>() -> usize {
 /// Columns up to which folding takes longer than the multiplications that it saves.
 const UNFOLDED_COLUMNS: usize = 8;
 
+/// How many of the packed `panels` all of `m` columns meet before the next ones come: columns of one run
+/// take all panels as one stream; several runs take each panel while it is in the caches.
+#[inline(always)]
+pub(super) fn panels_at_once<I: Isa>(m: usize, panels: &Range<usize>) -> usize {
+    if m <= I::RUN_COLUMNS { panels.len().max(1) } else { 1 }
+}
+
 #[repr(C, align(64))]
 struct Scratch([MaybeUninit<u8>; PANEL_SCRATCH_BYTES * MAX_PANELS]);
 
@@ -183,10 +190,9 @@ impl<F: QuantBlock<Tile = T>, T: IntTile> IntTask<'_, F, T> {
         let columns_in_l2 = (X_ROWS_BYTES / self.x.k.max(1)).max(LEAST_COLUMNS);
         let groups_at_once = even_part(self.x.m.div_ceil(GROUP_COLUMNS), columns_in_l2 / GROUP_COLUMNS);
         let columns_at_once = GROUP_COLUMNS * groups_at_once.max(1);
-        // Columns of one run take all panels as one stream; several runs take each panel while it is in the caches.
-        let panels_at_once = if self.x.m <= I::RUN_COLUMNS { self.panels.len() } else { 1 };
+        let panels_at_once = panels_at_once::<I>(self.x.m, &self.panels);
         for first_column in (0..self.x.m).step_by(columns_at_once) {
-            for first_panel in self.panels.clone().step_by(panels_at_once.max(1)) {
+            for first_panel in self.panels.clone().step_by(panels_at_once) {
                 let mut kernel = PackedKernel::<T> {
                     panels: self.job.packed_panels(packed, first_panel..first_panel + panels_at_once, panel_bytes),
                     panel_bytes,

@@ -6,7 +6,7 @@
 
 use super::super::{
     Output,
-    driver::Job,
+    driver::{Job, panels_at_once},
     group_columns,
     output::columns_of,
     stream::{SIDE_BY_SIDE, Streams, asks_for_panels, prefetch, reads_side_by_side},
@@ -34,18 +34,21 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> IsaTask for PanelTask<'_, BITS, 
     fn run<I: Isa>(self, isa: I) {
         let PanelTask { job, packed, values, m, panels } = self;
         let panel_bytes = job.k * FloatTile::<BITS, EXPONENT_BITS>::TILE_BYTES;
-        let mut kernel = PanelKernel::<BITS, EXPONENT_BITS> {
-            panels: job.packed_panels(packed, panels.clone(), panel_bytes),
-            panel_bytes,
-            x: values,
-            m,
-            k: job.k,
-            rows: job.rows_in(panels.start, panels.len()),
-            y: job.y,
-            row: panels.start * PANEL_ROWS,
-        };
-        // SAFETY: the panels are whole, x has the columns, and these rows of y are this task's.
-        unsafe { isa.column_tile(group_columns(0, m), &mut kernel) };
+        let panels_at_once = panels_at_once::<I>(m, &panels);
+        for first in panels.clone().step_by(panels_at_once) {
+            let mut kernel = PanelKernel::<BITS, EXPONENT_BITS> {
+                panels: job.packed_panels(packed, first..first + panels_at_once, panel_bytes),
+                panel_bytes,
+                x: values,
+                m,
+                k: job.k,
+                rows: job.rows_in(first, panels_at_once),
+                y: job.y,
+                row: first * PANEL_ROWS,
+            };
+            // SAFETY: the panels are whole, x has the columns, and these rows of y are this task's.
+            unsafe { isa.column_tile(group_columns(0, m), &mut kernel) };
+        }
     }
 }
 
