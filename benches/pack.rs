@@ -14,8 +14,12 @@ use std::{
     time::Duration,
 };
 
-/// More bytes in any format than the system's allocator keeps of what was freed (32 MiB).
-const SHAPE: (usize, usize) = (32768, 4096);
+/// Bytes of each format: with as many that are written, more than the largest of caches that servers share, and more than the
+/// system's allocator keeps of what was freed (32 MiB).
+const SOURCE_BYTES: usize = 256 << 20;
+
+/// Columns of the weights.
+const K: usize = 4096;
 
 /// Where regions for packed weights start.
 const ALIGN: usize = 4096;
@@ -46,11 +50,11 @@ fn copy(pool: &ThreadPool, source: &[u8], to: &mut Vec<u8>) {
 }
 
 fn packing(c: &mut Criterion) {
-    let (n, k) = SHAPE;
     for &(type_id, format) in FORMATS {
-        let row = WeightFormat::quantized(type_id, &vec![0.5; k], None, 1, k).expect("a row");
+        let row = WeightFormat::quantized(type_id, &vec![0.5; K], None, 1, K).expect("a row");
+        let n = SOURCE_BYTES / row.size_bytes();
         let source: Vec<u8> = (0..n * row.size_bytes()).map(|i| (i * 151 + i / 7) as u8).collect();
-        let native = WeightFormat::from_bytes(type_id, source.clone(), n, k).expect("weights");
+        let native = WeightFormat::from_bytes(type_id, source.clone(), n, K).expect("weights");
         let mut group = c.benchmark_group(format!("pack/{format}"));
         group.throughput(Throughput::BytesDecimal(source.len() as u64));
         for threads in [1, 2] {

@@ -15,7 +15,7 @@ use super::{
     GROUP_COLUMNS, Output, Weights,
     driver::{Job, MAX_PANELS, Operand},
     group_columns,
-    stream::{AHEAD_BYTES, LINE_BYTES, prefetch},
+    stream::{AHEAD_BYTES, LINE_BYTES, ask_for_bursts, ask_for_tiles, prefetch},
     tile::{FloatTile, Tile},
 };
 use crate::{
@@ -26,7 +26,6 @@ use crate::{
 use core::ops::Range;
 use panel::PanelTask;
 use row::RowTask;
-use turn::ask_for_bursts;
 
 /// Columns of W in a chunk: a multiple of every block, and with its interleaved copy 32 KiB.
 const CHUNK: usize = 256;
@@ -260,14 +259,15 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
                     row_bytes,
                     line,
                 );
+                let tiles = &mut out[line * PANEL_ROWS..][..LINE_BYTES * PANEL_ROWS];
+                ask_for_tiles(isa, tiles);
                 // SAFETY: rows are as long as the tiles of `out`, and have the line.
                 unsafe {
-                    let tiles = out.as_mut_ptr().add(line * PANEL_ROWS);
                     Self::turn::<I, false>(
                         isa,
                         #[inline(always)]
                         |row| rows[row].as_ptr().cast::<u8>().add(line),
-                        tiles,
+                        tiles.as_mut_ptr(),
                     );
                 }
             }

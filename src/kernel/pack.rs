@@ -8,6 +8,7 @@ use super::{
         LONG_RUNS, MAX_VECTORS, Piece, UNIT_CODES, UNIT_STEPS, Unit, byte_mask, low_vectors, pair_of_four, unit_bytes,
         unit_runs,
     },
+    stream::{LINE_BYTES, ask_for_bursts, ask_for_tiles},
     tile::Tile,
     transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
 };
@@ -64,6 +65,7 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
         Ok(rows) if const { in_place::<F>() } => {
             let mut steps = Steps::ZERO;
             for (block, tile) in tiles {
+                ask_ahead::<F, I>(isa, rows, block, tile);
                 // SAFETY: rows are as long as the tiles of `out`, and a block has at most as many steps as there are.
                 unsafe {
                     let blocks = RowBlocks::<F, I>::new(isa, rows, block);
@@ -81,6 +83,7 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
         }
         _ => {
             for (block, tile) in tiles {
+                ask_ahead::<F, I>(isa, rows, block, tile);
                 for (row, view) in rows.iter().zip(&mut views) {
                     F::codes(&row[block], view);
                 }
@@ -88,6 +91,26 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
             }
         }
     }
+}
+
+/// Asks, with block `block` of 16 rows, for as much of what is read and written later.
+#[inline(always)]
+fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, rows: &[&[F::Block]], block: usize, tile: &[u8]) {
+    if rows.len() < PANEL_ROWS {
+        return;
+    }
+    let block_bytes = size_of::<F::Block>();
+    let (first, end) = (block * block_bytes, (block + 1) * block_bytes);
+    for line in (first.next_multiple_of(LINE_BYTES)..end).step_by(LINE_BYTES) {
+        ask_for_bursts(
+            isa,
+            #[inline(always)]
+            |row| rows[row].as_ptr().cast(),
+            size_of_val(rows[0]),
+            line,
+        );
+    }
+    ask_for_tiles(isa, tile);
 }
 
 /// Whether codes of whole panels come from where they lie: those of superblocks of nibbles come faster by way of the view.

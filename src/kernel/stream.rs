@@ -1,6 +1,6 @@
 //! Weights as streams from memory: how many at once, in which order, and what is asked for ahead.
 
-use crate::simd::{Isa, is_amd_avx512, is_avx512};
+use crate::simd::{Isa, PANEL_ROWS, is_amd_avx512, is_avx512};
 use core::{
     ops::Range,
     sync::atomic::{Ordering, compiler_fence},
@@ -16,6 +16,9 @@ pub const AHEAD_BYTES: usize = 8 << 10;
 pub const SIDE_BY_SIDE: usize = 4;
 /// How far ahead of each of several streams.
 const STREAMS_AHEAD_BYTES: usize = 4 << 10;
+
+/// How far ahead of tiles that are written.
+const TILES_AHEAD_BYTES: usize = 4 << 10;
 
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
@@ -99,6 +102,29 @@ impl Streams {
         let over = if at + STREAMS_AHEAD_BYTES < self.part_bytes { 0 } else { (STREAMS - 1) * self.part_bytes };
         (byte, byte.wrapping_add(STREAMS_AHEAD_BYTES + over))
     }
+}
+
+/// Bytes of each row that are asked for at once: a burst, for which memory turns to one row.
+const BURST_BYTES: usize = 512;
+/// Rows whose bursts are as many lines as a line of each row.
+const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
+
+/// Asks, with the line at byte `line` of 16 rows that start at `row(r)`, for as many: of some rows the next burst, or the first
+/// one of the 16 rows that follow.
+#[inline(always)]
+pub fn ask_for_bursts<I: Isa>(isa: I, row: impl Fn(usize) -> *const u8, row_bytes: usize, line: usize) {
+    let (burst, i) = (line - line % BURST_BYTES, line % BURST_BYTES / LINE_BYTES);
+    let next = if burst + BURST_BYTES < row_bytes { burst + BURST_BYTES } else { PANEL_ROWS * row_bytes };
+    for r in i * ROWS_A_LINE..(i + 1) * ROWS_A_LINE {
+        prefetch(isa, row(r).wrapping_add(next), BURST_BYTES);
+    }
+}
+
+/// Asks, while `tiles` are written, for the lines of as many that will be: stores wait for theirs in order, and a CPU that follows
+/// 16 rows hardly asks for those itself.
+#[inline(always)]
+pub fn ask_for_tiles<I: Isa>(isa: I, tiles: &[u8]) {
+    prefetch(isa, tiles.as_ptr().wrapping_add(TILES_AHEAD_BYTES), tiles.len());
 }
 
 /// Asks for what lies [`NEAR_BYTES`] behind a block to come to the first-level cache: there is little to do with such codes

@@ -6,9 +6,14 @@
 //! each waits for the one before.
 
 use super::{
-    super::{driver::Job, group_columns, output::columns_of, stream::LINE_BYTES, tile::FloatTile},
+    super::{
+        driver::Job,
+        group_columns,
+        output::columns_of,
+        stream::{LINE_BYTES, ask_for_bursts},
+        tile::FloatTile,
+    },
     panel::PanelKernel,
-    turn::ask_for_bursts,
 };
 use crate::simd::{Isa, IsaTask, PANEL_ROWS, RegisterTile, array_of};
 use core::{mem::MaybeUninit, ops::Range, slice};

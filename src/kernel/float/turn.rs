@@ -1,26 +1,7 @@
 //! Rows of floats as tiles of a packed panel: a line of memory of each of 16 rows is turned around in registers.
 
-use super::super::{
-    stream::{LINE_BYTES, prefetch},
-    tile::FloatTile,
-};
+use super::super::{stream::LINE_BYTES, tile::FloatTile};
 use crate::simd::{Isa, PANEL_ROWS};
-
-/// Bytes of each row that are asked for at once: a burst, for which memory turns to one row.
-const BURST_BYTES: usize = 512;
-/// Rows whose bursts are as many lines as a line of each row.
-const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
-
-/// Asks, with the line at byte `line` of 16 rows that start at `row(r)`, for as many: of some rows the next burst, or the first
-/// one of the 16 rows that follow.
-#[inline(always)]
-pub(super) fn ask_for_bursts<I: Isa>(isa: I, row: impl Fn(usize) -> *const u8, row_bytes: usize, line: usize) {
-    let (burst, i) = (line - line % BURST_BYTES, line % BURST_BYTES / LINE_BYTES);
-    let next = if burst + BURST_BYTES < row_bytes { burst + BURST_BYTES } else { PANEL_ROWS * row_bytes };
-    for r in i * ROWS_A_LINE..(i + 1) * ROWS_A_LINE {
-        prefetch(isa, row(r).wrapping_add(next), BURST_BYTES);
-    }
-}
 
 impl<const BITS: u32, const EXPONENT_BITS: u32> FloatTile<BITS, EXPONENT_BITS> {
     /// Turns a line of each of 16 rows, of which that of row r is at `row(r)`, to the tiles of a packed panel; with `WIDEN`,
