@@ -13,6 +13,7 @@ mod record;
 mod svg;
 
 use clap::Parser;
+use quantblock::Level;
 use std::{path::PathBuf, process::Command, time::Duration};
 
 /// Compare quantblock's matmuls with candle's, ggml's and with f32.
@@ -49,6 +50,9 @@ struct Args {
     /// cannot both run in one process that uses them.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
+    /// Instruction set level of quantblock, as `scalar` or `avx2`, and of the dots beside it; the best of this CPU, if not given.
+    #[arg(long)]
+    isa: Option<Level>,
     /// Small and short, to see that it works.
     #[arg(long)]
     quick: bool,
@@ -105,7 +109,8 @@ fn supervise(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 
 fn measure(args: &Args, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut record = record::Record::append(args.csv.as_deref())?;
-    let machine = probe::Machine::new(threads);
+    let level = args.isa.map_or(Ok(Level::best()), Level::checked)?;
+    let machine = probe::Machine::new(threads, level);
     let weight_bytes = args.weights_mib.map_or_else(probe::bytes_beyond_caches, |mib| mib << 20);
     for &(type_id, format) in quantblock::weight::FORMATS {
         if !args.formats.is_empty() && !args.formats.iter().any(|name| name == format) {

@@ -147,14 +147,14 @@ pub fn measure(
         }
         _ => None,
     };
-    let native = WeightFormat::from_bytes(type_id, bytes, n, k)?;
+    let native = WeightFormat::from_bytes(type_id, bytes, n, k)?.with_level(machine.level)?;
     let packed = native.clone().pack(pool)?;
 
     // Each contestant's last y, to be compared at the end.
     let ys: [RefCell<Vec<f32>>; 4] = std::array::from_fn(|_| RefCell::new(vec![0.0; m * n]));
     let mut contestants = Vec::new();
     for (name, weights, y) in [("native", &native, &ys[0]), ("packed", &packed, &ys[1])] {
-        let (mut activations, x) = (Activations::new(), &x);
+        let (mut activations, x) = (Activations::with_level(machine.level), &x);
         contestants.push(Contestant {
             name,
             kernel: weights.kernel_name(),

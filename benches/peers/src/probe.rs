@@ -1,6 +1,7 @@
 //! What the machine can do: reading memory, and integer multiply-adds on registers.
 
 use quantblock::{
+    Level,
     executor::{Executor, ThreadPool},
     memory,
 };
@@ -21,6 +22,8 @@ const DOT_LOOPS: usize = 200_000;
 /// Threads and memory of the probes.
 pub struct Machine {
     pub pool: ThreadPool,
+    /// The instructions that quantblock and the dots use.
+    pub level: Level,
     memory: Vec<u64>,
     /// How it is read fastest.
     reading: Reading,
@@ -37,9 +40,10 @@ enum Reading {
 }
 
 impl Machine {
-    pub fn new(threads: usize) -> Self {
+    pub fn new(threads: usize, level: Level) -> Self {
         let mut machine = Machine {
             pool: ThreadPool::new(threads),
+            level,
             memory: huge(bytes_beyond_caches() / 8, 1),
             reading: Reading::Plain,
         };
@@ -79,18 +83,18 @@ impl Machine {
 
     /// Multiply-adds of [`Machine::dot`].
     pub fn dot_macs(&self) -> usize {
-        dot_instruction().1 * DOT_LOOPS * self.pool.threads()
+        dot_instruction(self.level).1 * DOT_LOOPS * self.pool.threads()
     }
 
-    /// The u8 × i8 multiply-add of this CPU, on registers only.
+    /// The level's u8 × i8 multiply-add, on registers only.
     pub fn dot(&self) {
-        let (_, _, dot) = dot_instruction();
+        let (_, _, dot) = dot_instruction(self.level);
         self.pool.run(self.pool.threads(), &|_| dot(DOT_LOOPS));
     }
 
     /// The instruction behind [`Machine::dot`].
     pub fn dot_name(&self) -> &'static str {
-        dot_instruction().0
+        dot_instruction(self.level).0
     }
 }
 
@@ -146,13 +150,13 @@ fn prefetch(chunk: &[u64; 32]) {
     }
 }
 
-/// Name, multiply-adds of one loop, and the loop itself.
+/// Name, multiply-adds of one loop, and the loop itself, for a CPU that has the level.
 #[cfg(target_arch = "x86_64")]
-fn dot_instruction() -> (&'static str, usize, fn(usize)) {
+fn dot_instruction(level: Level) -> (&'static str, usize, fn(usize)) {
     use core::arch::asm;
 
     fn vpdpbusd(loops: usize) {
-        // SAFETY: only called where the CPU has AVX-512 VNNI; the registers are declared, memory is not touched.
+        // SAFETY: only called for a level that the CPU has; the registers are declared, memory is not touched.
         unsafe {
             asm!(
                 "2:",
@@ -170,7 +174,7 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
     }
 
     fn vpdpbusd_ymm(loops: usize) {
-        // SAFETY: only called where the CPU has AVX-VNNI; the registers are declared, memory is not touched.
+        // SAFETY: only called for a level that the CPU has; the registers are declared, memory is not touched.
         unsafe {
             asm!(
                 "2:",
@@ -190,7 +194,7 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
     }
 
     fn vpmaddubsw(loops: usize) {
-        // SAFETY: only called where the CPU has AVX2; the registers are declared, memory is not touched.
+        // SAFETY: only called for a level that the CPU has; the registers are declared, memory is not touched.
         unsafe {
             asm!(
                 "2:",
@@ -209,19 +213,16 @@ fn dot_instruction() -> (&'static str, usize, fn(usize)) {
         }
     }
 
-    if is_x86_feature_detected!("avx512vnni") {
-        ("vpdpbusd zmm", 12 * 64, vpdpbusd)
-    } else if is_x86_feature_detected!("avxvnni") {
-        ("vpdpbusd ymm", 12 * 32, vpdpbusd_ymm)
-    } else if is_x86_feature_detected!("avx2") {
-        ("vpmaddubsw+vpaddw ymm", 6 * 32, vpmaddubsw)
-    } else {
-        ("none", 0, |_| {})
+    match level {
+        Level::Amx | Level::Avx512Vnni => ("vpdpbusd zmm", 12 * 64, vpdpbusd),
+        Level::AvxVnni => ("vpdpbusd ymm", 12 * 32, vpdpbusd_ymm),
+        Level::Avx2 => ("vpmaddubsw+vpaddw ymm", 6 * 32, vpmaddubsw),
+        _ => ("none", 0, |_| {}),
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn dot_instruction() -> (&'static str, usize, fn(usize)) {
+fn dot_instruction(_: Level) -> (&'static str, usize, fn(usize)) {
     ("none", 0, |_| {})
 }
 
