@@ -58,7 +58,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         let loaders = ThreadPool::default();
         let model = Model::load_from_gguf_with(file, load, &loaders).map_err(of_file)?;
         // Nothing is printed before the first model is known to load.
-        let printer = printer.get_or_insert_with(|| Printer::new(options.output));
+        let printer = match &mut printer {
+            Some(printer) => printer,
+            none => none.insert(Printer::new(options.output)?),
+        };
         for pool in &pools {
             for test in &tests {
                 let times = test.run(&model, pool, options.repetitions.get()).map_err(of_file)?;
@@ -67,7 +70,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
     }
     if let Some(printer) = printer {
-        printer.finish();
+        printer.finish()?;
     }
     Ok(())
 }

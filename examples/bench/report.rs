@@ -1,6 +1,7 @@
 //! The results as a Markdown table, comma-separated values or JSON; the fields of the latter two are llama-bench's.
 
 use std::collections::BTreeMap;
+use std::io::{self, Stdout, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -142,34 +143,39 @@ const CSV_HEAD: &str = "model_filename,model_type,model_size,model_n_params,back
 pub struct Printer {
     format: Format,
     rows: usize,
+    out: Stdout,
 }
 
 impl Printer {
-    pub fn new(format: Format) -> Self {
-        match format {
-            Format::Md => println!("{MARKDOWN_HEAD}"),
-            Format::Csv => println!("{CSV_HEAD}"),
-            Format::Json => println!("["),
-        }
-        Printer { format, rows: 0 }
+    /// Prints what stands above all rows.
+    pub fn new(format: Format) -> io::Result<Self> {
+        let mut out = io::stdout();
+        let head = match format {
+            Format::Md => MARKDOWN_HEAD,
+            Format::Csv => CSV_HEAD,
+            Format::Json => "[",
+        };
+        writeln!(out, "{head}")?;
+        Ok(Printer { format, rows: 0, out })
     }
 
-    pub fn row(&mut self, row: &Row) -> serde_json::Result<()> {
+    pub fn row(&mut self, row: &Row) -> io::Result<()> {
         match self.format {
-            Format::Md => println!("{}", row.markdown()),
-            Format::Csv => println!("{}", row.csv()),
+            Format::Md => writeln!(self.out, "{}", row.markdown())?,
+            Format::Csv => writeln!(self.out, "{}", row.csv())?,
             Format::Json => {
                 let comma = if self.rows > 0 { ",\n" } else { "" };
-                print!("{comma}{}", serde_json::to_string_pretty(row)?);
+                write!(self.out, "{comma}{}", serde_json::to_string_pretty(row)?)?;
             }
         }
         self.rows += 1;
         Ok(())
     }
 
-    pub fn finish(self) {
+    pub fn finish(mut self) -> io::Result<()> {
         if self.format == Format::Json {
-            println!("\n]");
+            writeln!(self.out, "\n]")?;
         }
+        Ok(())
     }
 }
