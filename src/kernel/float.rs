@@ -15,7 +15,8 @@ use super::{
     GROUP_COLUMNS, Output, Weights,
     driver::{Job, MAX_PANELS, Operand},
     group_columns,
-    stream::{AHEAD_BYTES, LINE_BYTES, ask_for_bursts, ask_for_tiles, prefetch},
+    panel_writer::PanelWriter,
+    stream::{AHEAD_BYTES, LINE_BYTES, ask_for_bursts, prefetch},
     tile::{FloatTile, Tile},
 };
 use crate::{
@@ -251,6 +252,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
         let mut whole = 0;
         if let Ok(rows) = <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
             whole = row_bytes - row_bytes % LINE_BYTES;
+            let mut writer = PanelWriter::new(&mut out[..whole * PANEL_ROWS], BITS);
             for line in (0..whole).step_by(LINE_BYTES) {
                 ask_for_bursts(
                     isa,
@@ -259,17 +261,20 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
                     row_bytes,
                     line,
                 );
-                let tiles = &mut out[line * PANEL_ROWS..][..LINE_BYTES * PANEL_ROWS];
-                ask_for_tiles(isa, tiles);
-                // SAFETY: rows are as long as the tiles of `out`, and have the line.
-                unsafe {
-                    Self::turn::<I, false>(
-                        isa,
-                        #[inline(always)]
-                        |row| rows[row].as_ptr().cast::<u8>().add(line),
-                        tiles.as_mut_ptr(),
-                    );
-                }
+                writer.write(
+                    isa,
+                    LINE_BYTES * PANEL_ROWS,
+                    #[inline(always)]
+                    // SAFETY: rows are as long as the tiles of `out`, and have the line.
+                    |tiles| unsafe {
+                        Self::turn::<I, false>(
+                            isa,
+                            #[inline(always)]
+                            |row| rows[row].as_ptr().cast::<u8>().add(line),
+                            tiles.as_mut_ptr(),
+                        );
+                    },
+                );
             }
         }
         for (block, tile) in out.chunks_exact_mut(Self::TILE_BYTES).enumerate().skip(whole / Self::BYTES) {

@@ -25,6 +25,7 @@ mod output;
 mod pack;
 mod packed;
 mod panel;
+mod panel_writer;
 mod shared;
 mod stream;
 mod superblock;

@@ -8,7 +8,8 @@ use super::{
         LONG_RUNS, MAX_VECTORS, Piece, UNIT_CODES, UNIT_STEPS, Unit, byte_mask, low_vectors, pair_of_four, unit_bytes,
         unit_runs,
     },
-    stream::{LINE_BYTES, ask_for_bursts, ask_for_tiles},
+    panel_writer::PanelWriter,
+    stream::{LINE_BYTES, ask_for_bursts},
     tile::Tile,
     transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
 };
@@ -60,12 +61,12 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
 ) {
     // Rows that are missing stay zero.
     let mut views = [BlockCodes::default(); PANEL_ROWS];
-    let tiles = out.chunks_exact_mut(F::Tile::TILE_BYTES).enumerate();
+    let (blocks, mut writer) = (out.len() / F::Tile::TILE_BYTES, PanelWriter::new(out, F::Tile::BITS));
     match <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
         Ok(rows) if const { in_place::<F>() } => {
             let mut steps = Steps::ZERO;
-            for (block, tile) in tiles {
-                ask_ahead::<F, I>(isa, rows, block, tile);
+            for block in 0..blocks {
+                ask_ahead::<F, I>(isa, rows, block);
                 // SAFETY: rows are as long as the tiles of `out`, and a block has at most as many steps as there are.
                 unsafe {
                     let blocks = RowBlocks::<F, I>::new(isa, rows, block);
@@ -78,24 +79,34 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
                         |codes| codes,
                     );
                 }
-                pack(&views, &PanelCodes { views: &views, steps: Some(&steps) }, tile);
+                writer.write(
+                    isa,
+                    F::Tile::TILE_BYTES,
+                    #[inline(always)]
+                    |tile| pack(&views, &PanelCodes { views: &views, steps: Some(&steps) }, tile),
+                );
             }
         }
         _ => {
-            for (block, tile) in tiles {
-                ask_ahead::<F, I>(isa, rows, block, tile);
+            for block in 0..blocks {
+                ask_ahead::<F, I>(isa, rows, block);
                 for (row, view) in rows.iter().zip(&mut views) {
                     F::codes(&row[block], view);
                 }
-                pack(&views, &PanelCodes::of(&views), tile);
+                writer.write(
+                    isa,
+                    F::Tile::TILE_BYTES,
+                    #[inline(always)]
+                    |tile| pack(&views, &PanelCodes::of(&views), tile),
+                );
             }
         }
     }
 }
 
-/// Asks, with block `block` of 16 rows, for as much of what is read and written later.
+/// Asks, with block `block` of 16 rows, for as much of what is read later.
 #[inline(always)]
-fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, rows: &[&[F::Block]], block: usize, tile: &[u8]) {
+fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, rows: &[&[F::Block]], block: usize) {
     if rows.len() < PANEL_ROWS {
         return;
     }
@@ -110,7 +121,6 @@ fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, rows: &[&[F::Block]], block: usize, 
             line,
         );
     }
-    ask_for_tiles(isa, tile);
 }
 
 /// Whether codes of whole panels come from where they lie: those of superblocks of nibbles come faster by way of the view.

@@ -17,9 +17,6 @@ pub const SIDE_BY_SIDE: usize = 4;
 /// How far ahead of each of several streams.
 const STREAMS_AHEAD_BYTES: usize = 4 << 10;
 
-/// How far ahead of tiles that are written.
-const TILES_AHEAD_BYTES: usize = 4 << 10;
-
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
 
@@ -118,13 +115,6 @@ pub fn ask_for_bursts<I: Isa>(isa: I, row: impl Fn(usize) -> *const u8, row_byte
     for r in i * ROWS_A_LINE..(i + 1) * ROWS_A_LINE {
         prefetch(isa, row(r).wrapping_add(next), BURST_BYTES);
     }
-}
-
-/// Asks, while `tiles` are written, for the lines of as many that will be: stores wait for theirs in order, and a CPU that follows
-/// 16 rows hardly asks for those itself.
-#[inline(always)]
-pub fn ask_for_tiles<I: Isa>(isa: I, tiles: &[u8]) {
-    prefetch(isa, tiles.as_ptr().wrapping_add(TILES_AHEAD_BYTES), tiles.len());
 }
 
 /// Asks for what lies [`NEAR_BYTES`] behind a block to come to the first-level cache: there is little to do with such codes
