@@ -17,6 +17,11 @@ pub const SIDE_BY_SIDE: usize = 4;
 /// How far ahead of each of several streams.
 const STREAMS_AHEAD_BYTES: usize = 4 << 10;
 
+/// Bytes of each of 16 rows that are asked for at once: a burst, for which memory turns to one row.
+const BURST_BYTES: usize = 512;
+/// Rows whose bursts are as many lines as a line of each row.
+const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
+
 /// How far ahead of codes that are multiplied where they lie the first-level cache is asked for as well.
 const NEAR_BYTES: usize = 256;
 
@@ -100,11 +105,6 @@ impl Streams {
         (byte, byte.wrapping_add(STREAMS_AHEAD_BYTES + over))
     }
 }
-
-/// Bytes of each row that are asked for at once: a burst, for which memory turns to one row.
-const BURST_BYTES: usize = 512;
-/// Rows whose bursts are as many lines as a line of each row.
-const ROWS_A_LINE: usize = LINE_BYTES * PANEL_ROWS / BURST_BYTES;
 
 /// Asks, with the line at byte `line` of 16 rows that start at `row(r)`, for as many: of some rows the next burst, or the first
 /// one of the 16 rows that follow.
