@@ -4,16 +4,13 @@
 //! cache and stored past the others: no line is read to be overwritten, and floats are packed 1.3 to 1.6 times as fast, codes of 6
 //! and 8 bits 1.1 to 1.4 times. Others wait for such stores as long as they gain by them: their lines are asked for ahead.
 
-use super::stream::{LINE_BYTES, prefetch};
+use super::stream::{AHEAD_BYTES, LINE_BYTES, prefetch};
 use crate::simd::Isa;
 
 /// Bytes that are made at once, at most: more than the tile of any format and a line.
 const ROOM_BYTES: usize = 5 << 10;
 /// Bytes that are made before they are stored: stores past the caches are fast in whole lines.
 const ENOUGH_BYTES: usize = 1 << 10;
-/// How far ahead lines are asked for.
-const AHEAD_BYTES: usize = 4 << 10;
-
 /// Bits of a code, or a float, from which on tiles are stored past the caches.
 const PAST_CACHES_BITS: u32 = 6;
 
