@@ -7,7 +7,7 @@ use super::{
     Columns, Inputs,
     driver::{self, Job},
     native::Window,
-    pack::{pack_blocks, pack_unit},
+    pack::pack_blocks,
     packed::{UNIT_CODES, UNIT_STEPS, unit_bytes, unpack_code},
     stream::{keep_order, prefetch},
     tile::{FlatTile, IntTile, Tile},
@@ -184,14 +184,22 @@ impl<const BITS: u32, const BIAS: i32, const MIN: bool> Tile for FlatTile<BITS, 
             rows,
             out,
             #[inline(always)]
-            |blocks, codes, tile| {
-                let (unit, scales) = tile.split_at_mut(Self::CODES_BYTES);
+            |block, tile| {
+                let (unit, halves) = tile.split_at_mut(Self::CODES_BYTES);
+                let unit = unit.as_mut_ptr();
                 // SAFETY: the unit is whole.
-                unsafe { pack_unit::<I, BITS, UNIT_CODES>(isa, codes, 0, unit.as_mut_ptr()) };
-                for (row, block) in blocks.iter().enumerate() {
-                    scales[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
+                unsafe {
+                    block.pack_codes::<BITS, UNIT_CODES>(
+                        1,
+                        #[inline(always)]
+                        |_| unit,
+                    );
+                }
+                for row in 0..PANEL_ROWS {
+                    let [d, m] = block.scales(row);
+                    halves[row * 2..][..2].copy_from_slice(&(d as u16).to_le_bytes());
                     if MIN {
-                        scales[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
+                        halves[HALVES_BYTES + row * 2..][..2].copy_from_slice(&(m as u16).to_le_bytes());
                     }
                 }
             },

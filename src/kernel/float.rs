@@ -252,7 +252,7 @@ impl<const BITS: u32, const EXPONENT_BITS: u32> Tile for FloatTile<BITS, EXPONEN
         let mut whole = 0;
         if let Ok(rows) = <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
             whole = row_bytes - row_bytes % LINE_BYTES;
-            let mut writer = PanelWriter::new(&mut out[..whole * PANEL_ROWS], BITS);
+            let mut writer = PanelWriter::new(&mut out[..whole * PANEL_ROWS]);
             for line in (0..whole).step_by(LINE_BYTES) {
                 ask_for_bursts(
                     isa,

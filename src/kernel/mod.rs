@@ -31,6 +31,7 @@ mod stream;
 mod superblock;
 mod tile;
 mod transpose;
+mod turned_planes;
 
 pub(crate) use code_tiles::{CodeTiles, TileRows};
 pub(crate) use column_arrays::ColumnArrays;

@@ -1,7 +1,7 @@
 //! Packing a panel in registers: what `packed` unpacks.
 //!
-//! Codes of 16 rows are transposed (lanes are rows), from where they lie in the rows' blocks or from integer views, and put
-//! together by shifts: the cost is that of reading the blocks.
+//! Codes of 16 rows are transposed (lanes are rows), from where they lie in the rows' blocks (planes of superblocks:
+//! `turned_planes`) or from integer views, and put together by shifts.
 
 use super::{
     packed::{
@@ -12,6 +12,7 @@ use super::{
     stream::{LINE_BYTES, ask_for_bursts},
     tile::Tile,
     transpose::{CodesAt, RowBlocks, Steps, UnitSteps},
+    turned_planes::{pack_planes, planes_of},
 };
 use crate::{
     QuantBlock,
@@ -19,71 +20,98 @@ use crate::{
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES, array_of},
 };
 
-/// The codes of a block of 16 rows.
-pub(super) struct PanelCodes<'a> {
+/// A block of 16 rows (fewer in the last panel; the rest is zeros).
+pub(super) struct PanelBlock<'a, F: QuantBlock, I> {
+    isa: I,
+    rows: &'a [&'a [F::Block]],
+    block: usize,
+    /// What else is not read from the blocks themselves.
     views: &'a [BlockCodes; PANEL_ROWS],
-    /// The codes with lanes of rows, unless they are in the views.
-    steps: Option<&'a Steps>,
+    codes: Codes<'a, F, I>,
 }
 
-impl<'a> PanelCodes<'a> {
-    /// Those of integer views.
-    pub fn of(views: &'a [BlockCodes; PANEL_ROWS]) -> Self {
-        PanelCodes { views, steps: None }
+/// Where codes are packed from.
+enum Codes<'a, F: QuantBlock, I> {
+    /// The integer views.
+    Views,
+    /// Codes with lanes of rows.
+    Steps(&'a Steps),
+    /// The planes of the blocks.
+    Planes(RowBlocks<'a, F, I>),
+}
+
+impl<F: QuantBlock, I: Isa> PanelBlock<'_, F, I> {
+    /// `d` and `dmin` of row `row`.
+    #[inline(always)]
+    pub fn scales(&self, row: usize) -> [u32; 2] {
+        if const { F::Tile::GROUP < F::BLOCK } {
+            let view = &self.views[row];
+            return [view.d, view.dmin];
+        }
+        let Some(row) = self.rows.get(row) else { return [0; 2] };
+        F::scales(&row[self.block])
     }
 
-    /// The eight steps of run `run`, for which there is `room`.
+    /// Packs the first `scales` pairs of the groups' scales, then the first `mins` pairs of their minima, in vectors of which
+    /// number `v` is at `out(v)`.
     ///
     /// # Safety
-    /// The block has the run.
+    /// The vectors of the packed pairs are writable.
     #[inline(always)]
-    unsafe fn run<'r, I: Isa>(&'r self, isa: I, run: usize, room: &'r mut UnitSteps) -> &'r UnitSteps {
-        if let Some(steps) = self.steps {
-            return steps.unit(run);
-        }
-        // SAFETY: the views have the run's codes, 32 bytes of each, and there is room for them.
+    pub unsafe fn pack_pairs<const BITS: u32>(&self, scales: usize, mins: usize, out: impl Fn(usize) -> *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { pack_pairs::<I, BITS>(self.isa, self.views, scales, mins, out) }
+    }
+
+    /// Packs `units` units of `BITS` in groups of `GROUP`, unit `u` at `out(u)`.
+    ///
+    /// # Safety
+    /// Tiles of `F` have such units, and they are writable.
+    #[inline(always)]
+    pub unsafe fn pack_codes<const BITS: u32, const GROUP: usize>(&self, units: usize, out: impl Fn(usize) -> *mut u8) {
+        // SAFETY: the caller's promise.
         unsafe {
-            let first = (&raw const self.views[0].codes).cast::<u8>().add(run * UNIT_CODES);
-            isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), (&raw mut *room).cast());
+            match &self.codes {
+                Codes::Planes(blocks) => pack_planes::<F, I, BITS, GROUP>(blocks, out),
+                Codes::Steps(steps) => {
+                    for unit in 0..units {
+                        pack_unit::<I, BITS, GROUP>(self.isa, self.views, Some(steps), unit, out(unit));
+                    }
+                }
+                Codes::Views => {
+                    for unit in 0..units {
+                        pack_unit::<I, BITS, GROUP>(self.isa, self.views, None, unit, out(unit));
+                    }
+                }
+            }
         }
-        room
     }
 }
 
-/// The blocks of a panel, one after the other: `pack` makes a tile of what their integer views have beside codes, and of
-/// their codes.
+/// The blocks of a panel, one after the other: `pack` makes a tile of their codes and scales.
 #[inline(always)]
 pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
     isa: I,
     rows: &[&[F::Block]],
     out: &mut [u8],
-    pack: impl Fn(&[BlockCodes; PANEL_ROWS], &PanelCodes<'_>, &mut [u8]),
+    pack: impl Fn(&PanelBlock<'_, F, I>, &mut [u8]),
 ) {
+    let (blocks, mut writer) = (out.len() / F::Tile::TILE_BYTES, PanelWriter::new(out));
     // Rows that are missing stay zero.
     let mut views = [BlockCodes::default(); PANEL_ROWS];
-    let (blocks, mut writer) = (out.len() / F::Tile::TILE_BYTES, PanelWriter::new(out, F::Tile::BITS));
     match <&[&[F::Block]; PANEL_ROWS]>::try_from(rows) {
         Ok(rows) if const { in_place::<F>() } => {
             let mut steps = Steps::ZERO;
             for block in 0..blocks {
                 ask_ahead::<F, I>(isa, rows, block);
                 // SAFETY: rows are as long as the tiles of `out`, and a block has at most as many steps as there are.
-                unsafe {
-                    let blocks = RowBlocks::<F, I>::new(isa, rows, block);
-                    for (row, view) in views.iter_mut().enumerate() {
-                        blocks.read_scales(row, view);
-                    }
-                    blocks.codes(
-                        (&raw mut steps).cast(),
-                        #[inline(always)]
-                        |codes| codes,
-                    );
-                }
+                let codes = unsafe { read_in_place(RowBlocks::new(isa, rows, block), &mut views, &mut steps) };
+                let block = PanelBlock { isa, rows, block, views: &views, codes };
                 writer.write(
                     isa,
                     F::Tile::TILE_BYTES,
                     #[inline(always)]
-                    |tile| pack(&views, &PanelCodes { views: &views, steps: Some(&steps) }, tile),
+                    |tile| pack(&block, tile),
                 );
             }
         }
@@ -93,15 +121,45 @@ pub(super) fn pack_blocks<F: QuantBlock, I: Isa>(
                 for (row, view) in rows.iter().zip(&mut views) {
                     F::codes(&row[block], view);
                 }
+                let block = PanelBlock { isa, rows, block, views: &views, codes: Codes::Views };
                 writer.write(
                     isa,
                     F::Tile::TILE_BYTES,
                     #[inline(always)]
-                    |tile| pack(&views, &PanelCodes::of(&views), tile),
+                    |tile| pack(&block, tile),
                 );
             }
         }
     }
+}
+
+/// Reads what the views of blocks have to have whose codes come from where they lie, and those that do not lie in planes.
+///
+/// # Safety
+/// There are as many steps as a block has.
+#[inline(always)]
+unsafe fn read_in_place<'a, F: QuantBlock, I: Isa>(
+    blocks: RowBlocks<'a, F, I>,
+    views: &mut [BlockCodes; PANEL_ROWS],
+    steps: &'a mut Steps,
+) -> Codes<'a, F, I> {
+    // SAFETY: there are 16 rows; the rest is the caller's promise.
+    unsafe {
+        if const { F::Tile::GROUP < F::BLOCK } {
+            for (row, view) in views.iter_mut().enumerate() {
+                blocks.read_scales(row, view);
+            }
+        }
+        if const { planes_of::<F>().is_some() } {
+            return Codes::Planes(blocks);
+        }
+        blocks.codes(
+            (&raw mut *steps).cast(),
+            #[inline(always)]
+            |codes| codes,
+        );
+    }
+    Codes::Steps(steps)
 }
 
 /// Asks, with block `block` of 16 rows, for as much of what is read later.
@@ -123,24 +181,20 @@ fn ask_ahead<F: QuantBlock, I: Isa>(isa: I, rows: &[&[F::Block]], block: usize) 
     }
 }
 
-/// Whether codes of whole panels come from where they lie: those of superblocks of nibbles come faster by way of the view.
+/// Whether codes of whole panels come from where they lie: bytes of superblocks come faster by way of the view.
 const fn in_place<F: QuantBlock>() -> bool {
-    match CodesAt::of::<F>() {
-        CodesAt::Bytes(_) => F::BLOCK == 32,
-        CodesAt::Nibbles(_) => true,
-        CodesAt::Planes(planes) => planes.low.bits == 2,
-        CodesAt::View => false,
-    }
+    planes_of::<F>().is_some() || F::BLOCK == 32 && !matches!(CodesAt::of::<F>(), CodesAt::View)
 }
 
-/// Packs the codes of unit `unit`.
+/// Packs the codes of unit `unit`: those of `steps`, or of the views.
 ///
 /// # Safety
 /// The block has the unit, and one of `BITS` in groups of `GROUP` is writable at `out`.
 #[inline(always)]
 pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32, const GROUP: usize>(
     isa: I,
-    codes: &PanelCodes<'_>,
+    views: &[BlockCodes; PANEL_ROWS],
+    steps: Option<&Steps>,
     unit: usize,
     out: *mut u8,
 ) {
@@ -149,20 +203,43 @@ pub(super) unsafe fn pack_unit<I: Isa, const BITS: u32, const GROUP: usize>(
     // SAFETY: the caller vouches for the unit; vectors and registers are inside it.
     unsafe {
         let runs = const { unit_runs(BITS, GROUP) };
-        let mut steps = [codes.run(isa, unit * runs, first_room); LONG_RUNS];
+        let mut run_steps = [steps_of_run(isa, views, steps, unit * runs, first_room); LONG_RUNS];
         if runs > 1 {
             for (run, room) in others.iter_mut().enumerate() {
-                steps[run + 1] = codes.run(isa, unit * runs + run + 1, room);
+                run_steps[run + 1] = steps_of_run(isa, views, steps, unit * runs + run + 1, room);
             }
         }
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
             // No loop of all, which would not be unrolled: where the bits of a vector come from is known.
             const { assert!(MAX_VECTORS == 12) };
-            pack_vectors::<I, BITS, GROUP, 0>(isa, &steps, at, out);
-            pack_vectors::<I, BITS, GROUP, 4>(isa, &steps, at, out);
-            pack_vectors::<I, BITS, GROUP, 8>(isa, &steps, at, out);
+            pack_vectors::<I, BITS, GROUP, 0>(isa, &run_steps, at, out);
+            pack_vectors::<I, BITS, GROUP, 4>(isa, &run_steps, at, out);
+            pack_vectors::<I, BITS, GROUP, 8>(isa, &run_steps, at, out);
         }
     }
+}
+
+/// The eight steps of run `run`: those of `steps`, or of the views, for which there is `room`.
+///
+/// # Safety
+/// The block has the run.
+#[inline(always)]
+unsafe fn steps_of_run<'a, I: Isa>(
+    isa: I,
+    views: &[BlockCodes; PANEL_ROWS],
+    steps: Option<&'a Steps>,
+    run: usize,
+    room: &'a mut UnitSteps,
+) -> &'a UnitSteps {
+    if let Some(steps) = steps {
+        return steps.unit(run);
+    }
+    // SAFETY: the views have the run's codes, 32 bytes of each, and there is room for them.
+    unsafe {
+        let first = (&raw const views[0].codes).cast::<u8>().add(run * UNIT_CODES);
+        isa.interleave_rows::<PANEL_ROWS>(first, size_of::<BlockCodes>(), (&raw mut *room).cast());
+    }
+    room
 }
 
 /// Packs four vectors of a unit from number `FIRST` on, or as many of them as it has, the register at byte `at` of each.
@@ -199,7 +276,7 @@ unsafe fn pack_vectors<I: Isa, const BITS: u32, const GROUP: usize, const FIRST:
 /// # Safety
 /// The vectors of the packed pairs are writable.
 #[inline(always)]
-pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
+unsafe fn pack_pairs<I: Isa, const BITS: u32>(
     isa: I,
     blocks: &[BlockCodes; PANEL_ROWS],
     scales: usize,
@@ -215,15 +292,11 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
         let groups = blocks.as_ptr().cast::<u8>().add(core::mem::offset_of!(BlockCodes, scales));
         isa.interleave_rows::<PANEL_ROWS>(groups, size_of::<BlockCodes>(), (&raw mut fours).cast());
         for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
-            let pairs: [I::V; 16] = array_of(
-                #[inline(always)]
-                |pair| {
-                    let (first, pair) = if pair < scales { (0, pair) } else { (UNIT_STEPS / 2, (pair - scales) % 8) };
-                    let four = isa.load(fours.0[first + pair / 2].as_ptr().add(at));
-                    pair_of_four(isa, four, pair)
-                },
-            );
-            let pairs = &pairs[..scales + mins];
+            // No loop of all, which would not be unrolled: where a pair comes from is known.
+            let of = (&fours, at, scales);
+            let pairs =
+                [four_pairs(isa, of, 0), four_pairs(isa, of, 4), four_pairs(isa, of, 8), four_pairs(isa, of, 12)];
+            let pairs = &pairs.as_flattened()[..scales + mins];
             if const { BITS == 8 } {
                 put_pairs::<I, 8>(isa, pairs, 0, (&out, 0, at));
             } else {
@@ -234,6 +307,24 @@ pub(super) unsafe fn pack_pairs<I: Isa, const BITS: u32>(
             }
         }
     }
+}
+
+/// Four pairs from number `first` on, of `scales` pairs of scales and the minima behind them: the register at byte `at` of each.
+///
+/// # Safety
+/// A register lies there.
+#[inline(always)]
+unsafe fn four_pairs<I: Isa>(isa: I, (fours, at, scales): (&UnitSteps, usize, usize), first: usize) -> [I::V; 4] {
+    array_of(
+        #[inline(always)]
+        |i| {
+            let pair = first + i;
+            let (first, pair) = if pair < scales { (0, pair) } else { (UNIT_STEPS / 2, (pair - scales) % 8) };
+            // SAFETY: a pair's four values are one of the eight steps.
+            let four = unsafe { isa.load(fours.0[first + pair / 2].as_ptr().add(at)) };
+            pair_of_four(isa, four, pair)
+        },
+    )
 }
 
 /// Writes a plane of pairs, to byte `at` of each vector from number `first` on: the `WIDTH` bits from bit `shift` on of each
@@ -285,7 +376,7 @@ mod tests {
             let start = pairs.as_mut_ptr();
             // SAFETY: the second unit of a block's codes, a whole unit and all pairs.
             unsafe {
-                pack_unit::<I, BITS, GROUP>(isa, &PanelCodes::of(blocks), 1, unit.as_mut_ptr());
+                pack_unit::<I, BITS, GROUP>(isa, blocks, None, 1, unit.as_mut_ptr());
                 pack_pairs::<I, PAIR_BITS>(isa, blocks, scales, mins, |v| start.add(v * VECTOR_BYTES));
             }
             [unit, pairs]

@@ -311,7 +311,7 @@ mod tests {
     use super::*;
     use crate::{
         format::BlockCodes,
-        kernel::pack::{PanelCodes, pack_unit},
+        kernel::pack::pack_unit,
         simd::{PANEL_ROWS, Scalar},
     };
     use alloc::vec;
@@ -325,7 +325,7 @@ mod tests {
         }
         let (codes, mut unit) = (unit_runs(BITS, GROUP) * UNIT_CODES, vec![0; unit_bytes(BITS, GROUP)]);
         // SAFETY: the unit is whole.
-        unsafe { pack_unit::<_, BITS, GROUP>(Scalar, &PanelCodes::of(&blocks), 0, unit.as_mut_ptr()) };
+        unsafe { pack_unit::<_, BITS, GROUP>(Scalar, &blocks, None, 0, unit.as_mut_ptr()) };
         for (row, block) in blocks.iter().enumerate() {
             for (i, &code) in block.codes[..codes].iter().enumerate() {
                 assert_eq!(unpack_code::<BITS, GROUP>(&unit, row, i), code, "bits {BITS}");

@@ -8,7 +8,7 @@ use core::{
 
 /// Bytes that one prefetch brings.
 pub const LINE_BYTES: usize = 64;
-/// How far ahead of a stream of weights, read or written, memory is asked for.
+/// How far ahead of a stream of weights memory is asked for.
 pub const AHEAD_BYTES: usize = 8 << 10;
 
 /// Streams that Intel's CPUs with AVX-512 read side by side for one column of blocks with one scale: up to a sixth more bytes a

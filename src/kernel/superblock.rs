@@ -14,7 +14,7 @@ use super::{
     driver::{self, Job},
     flat::biased,
     native::Window,
-    pack::{pack_blocks, pack_pairs, pack_unit},
+    pack::pack_blocks,
     packed::{LONG_RUNS, UNIT_STEPS, pair_of_four, unit_runs, unpack_code, unpack_pair, unpack_value},
     stream::keep_order,
     tile::{HighBytes, IntTile, SuperTile, Tile},
@@ -247,35 +247,34 @@ impl<
             rows,
             out,
             #[inline(always)]
-            |blocks, codes, tile| {
+            |block, tile| {
                 let start = tile.as_mut_ptr();
-                if Self::SCALED {
-                    let mins = if MIN { Self::PAIRS } else { 0 };
-                    // SAFETY: the tile has the vectors of the pairs of scales and minima.
-                    unsafe {
-                        pack_pairs::<I, SCALE_BITS>(
-                            isa,
-                            blocks,
+                // SAFETY: the tile has its units and the vectors of the pairs of scales and minima.
+                unsafe {
+                    if Self::SCALED {
+                        block.pack_pairs::<SCALE_BITS>(
                             Self::PAIRS,
-                            mins,
+                            if MIN { Self::PAIRS } else { 0 },
                             #[inline(always)]
                             |v| start.add(Self::pairs_at(v)),
                         );
                     }
-                }
-                for unit in 0..Self::UNITS {
-                    // SAFETY: the tile has its units, and a block the codes of all of them.
-                    unsafe { pack_unit::<I, BITS, GROUP>(isa, codes, unit, start.add(Self::unit_at(unit))) };
+                    block.pack_codes::<BITS, GROUP>(
+                        Self::UNITS,
+                        #[inline(always)]
+                        |unit| start.add(Self::unit_at(unit)),
+                    );
                 }
                 let (d, dmin) = tile[Self::D_AT..].split_at_mut(Self::DMIN_AT - Self::D_AT);
-                for (row, block) in blocks.iter().enumerate() {
+                for row in 0..PANEL_ROWS {
+                    let [of_scales, of_mins] = block.scales(row);
                     if Self::SCALED {
-                        d[row * 2..][..2].copy_from_slice(&(block.d as u16).to_le_bytes());
+                        d[row * 2..][..2].copy_from_slice(&(of_scales as u16).to_le_bytes());
                     } else {
-                        d[row * 4..][..4].copy_from_slice(&block.d.to_le_bytes());
+                        d[row * 4..][..4].copy_from_slice(&of_scales.to_le_bytes());
                     }
                     if MIN {
-                        dmin[row * 2..][..2].copy_from_slice(&(block.dmin as u16).to_le_bytes());
+                        dmin[row * 2..][..2].copy_from_slice(&(of_mins as u16).to_le_bytes());
                     }
                 }
             },

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     QuantBlock,
-    format::{BlockCodes, Plane, Planes, signed_codes_at},
+    format::{BlockCodes, Planes, signed_codes_at},
     simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
 };
 use core::marker::PhantomData;
@@ -24,8 +24,6 @@ pub enum CodesAt {
     Bytes(usize),
     /// Nibbles, and fifth bits, of a block of 32.
     Nibbles(Planes),
-    /// The planes of a superblock.
-    Planes(Planes),
     /// The integer view.
     View,
 }
@@ -35,7 +33,6 @@ impl CodesAt {
         match (signed_codes_at::<F>(), Planes::of::<F>()) {
             (Some(at), _) => CodesAt::Bytes(at),
             (_, Some(planes)) if F::BLOCK == 32 => CodesAt::Nibbles(planes),
-            (_, Some(planes)) => CodesAt::Planes(planes),
             _ => CodesAt::View,
         }
     }
@@ -43,7 +40,7 @@ impl CodesAt {
 
 /// A block of each of 16 rows.
 pub struct RowBlocks<'a, F: QuantBlock, I> {
-    isa: I,
+    pub isa: I,
     rows: &'a [&'a [F::Block]; PANEL_ROWS],
     block: usize,
     format: PhantomData<F>,
@@ -92,7 +89,7 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
     /// # Safety
     /// The block has them, and a register's rows end at 16.
     #[inline(always)]
-    unsafe fn piece(&self, first: usize, at: usize) -> [I::V; PIECE_STEPS] {
+    pub unsafe fn piece(&self, first: usize, at: usize) -> [I::V; PIECE_STEPS] {
         // SAFETY: the caller's promise.
         unsafe {
             self.isa.transpose_rows(
@@ -114,7 +111,6 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
             match const { CodesAt::of::<F>() } {
                 CodesAt::Bytes(at) => self.signed(at, steps, finish),
                 CodesAt::Nibbles(planes) => self.nibbles(planes, steps, finish),
-                CodesAt::Planes(planes) => self.planes(planes, steps, finish),
                 CodesAt::View => {}
             }
         }
@@ -166,57 +162,6 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
                             codes = isa.or(codes, fifth);
                         }
                         isa.store(place(steps, step, first), finish(codes));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Planes of a superblock, the low bits of all codes first.
-    ///
-    /// # Safety
-    /// As [`Self::codes`].
-    #[inline(always)]
-    unsafe fn planes(&self, planes: Planes, steps: *mut u8, finish: impl Fn(I::V) -> I::V) {
-        let isa = self.isa;
-        // SAFETY: the planes are the format's, and the steps are the caller's.
-        unsafe {
-            self.plane(
-                planes.low,
-                #[inline(always)]
-                |step, first, low| {
-                    isa.store(place(steps, step, first), if planes.high.is_none() { finish(low) } else { low })
-                },
-            );
-            if let Some(high) = planes.high {
-                self.plane(
-                    high,
-                    #[inline(always)]
-                    |step, first, high| {
-                        let place = place(steps, step, first);
-                        isa.store(place, finish(isa.or(isa.load(place), isa.shl(high, planes.low.bits))));
-                    },
-                );
-            }
-        }
-    }
-
-    /// Calls `put` with every step, every first row of a register, and the bits of their codes that lie in `plane`.
-    ///
-    /// # Safety
-    /// The plane is one of the format's.
-    #[inline(always)]
-    unsafe fn plane(&self, plane: Plane, put: impl Fn(usize, usize, I::V)) {
-        let mask = self.isa.splat(i32::from_le_bytes([plane.mask(); 4]));
-        for piece in (0..F::BLOCK * plane.bits as usize / 8).step_by(PIECE) {
-            let code = piece / plane.stride * plane.span() + piece % plane.stride;
-            for first in (0..PANEL_ROWS).step_by(I::LANES) {
-                // SAFETY: the plane lies inside the block.
-                let bytes = unsafe { self.piece(first, plane.at + piece) };
-                for field in 0..8 / plane.bits {
-                    let step = (code + field as usize * plane.stride) / 4;
-                    for (i, &bytes) in bytes.iter().enumerate() {
-                        put(step + i, first, self.isa.and(self.isa.shr(bytes, field * plane.bits), mask));
                     }
                 }
             }

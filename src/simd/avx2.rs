@@ -179,6 +179,11 @@ impl<const VNNI: bool> Isa for Ymm<VNNI> {
         unsafe { _mm256_storeu_si256(p.cast(), v) }
     }
     #[inline(always)]
+    unsafe fn store_past_caches(self, p: *mut u8, v: __m256i) {
+        // SAFETY: the caller vouches for 32 bytes at `p`, and for its address.
+        unsafe { _mm256_stream_si256(p.cast(), v) }
+    }
+    #[inline(always)]
     unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: __m256i) {
         let halves = halves_apart(self, v);
         // SAFETY: the caller vouches for 16 bytes at each place.

@@ -211,6 +211,11 @@ impl Isa for Avx512Vnni {
         unsafe { _mm512_storeu_si512(p.cast(), v) }
     }
     #[inline(always)]
+    unsafe fn store_past_caches(self, p: *mut u8, v: __m512i) {
+        // SAFETY: the caller vouches for 64 bytes at `p`, and for its address.
+        unsafe { _mm512_stream_si512(p.cast(), v) }
+    }
+    #[inline(always)]
     unsafe fn store_halves(self, low: *mut u8, high: *mut u8, v: __m512i) {
         let halves = halves_apart(self, v);
         // SAFETY: the caller vouches for 32 bytes at each place.

@@ -106,6 +106,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES · 4` bytes at `p` are writable; no alignment needed.
     unsafe fn store(self, p: *mut u8, v: Self::V);
+    /// Stores `LANES` 32-bit lanes past the caches, where the CPU can; other threads see them behind an `sfence` only.
+    ///
+    /// # Safety
+    /// `LANES · 4` bytes at `p` are writable, and as many divide its address.
+    #[inline(always)]
+    unsafe fn store_past_caches(self, p: *mut u8, v: Self::V) {
+        // SAFETY: the caller vouches for the bytes at `p`.
+        unsafe { self.store(p, v) }
+    }
     /// Stores the low halves of the lanes at `low`, the high ones at `high`.
     ///
     /// # Safety
