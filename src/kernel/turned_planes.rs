@@ -39,7 +39,7 @@ struct Share {
 }
 
 /// The shares of a packed vector; those behind the last have no bits.
-type Shares = [Share; 6];
+type Shares = [Share; 8];
 
 /// How the codes of the first chunk of the low plane of `F` are packed, in units of `BITS` in groups of `GROUP`.
 struct Packing<F, const BITS: u32, const GROUP: usize>(PhantomData<F>);
@@ -53,7 +53,7 @@ impl<F: QuantBlock, const BITS: u32, const GROUP: usize> Packing<F, BITS, GROUP>
     const SHARES: &'static [Shares; MAX_PACKED] = &Self::shares();
 
     const fn shares() -> [Shares; MAX_PACKED] {
-        let mut shares = [[Share { high: false, turned: 0, shift: 0, mask: 0 }; 6]; MAX_PACKED];
+        let mut shares = [[Share { high: false, turned: 0, shift: 0, mask: 0 }; 8]; MAX_PACKED];
         let Some(planes) = planes_of::<F>() else { return shares };
         let mut vector = 0;
         while vector < Self::UNITS * Self::UNIT_VECTORS {
@@ -120,10 +120,10 @@ impl Turned {
         }
     }
 
-    /// Shifts the bits of the first eight vectors right.
+    /// Shifts the bits of half of the vectors right.
     #[inline(always)]
-    fn shift<I: Isa>(&mut self, isa: I, bits: u32) {
-        for vector in &mut self.0[..MAX_TURNED / 2] {
+    fn shift<I: Isa>(&mut self, isa: I, half: usize, bits: u32) {
+        for vector in &mut self.0[half * MAX_TURNED / 2..][..MAX_TURNED / 2] {
             for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
                 // SAFETY: a register of the vector.
                 unsafe {
@@ -153,12 +153,12 @@ pub(super) unsafe fn pack_planes<F: QuantBlock, I: Isa, const BITS: u32, const G
         }
         for chunk in 0..BLOCK / plane.span() {
             low.fill(blocks, plane.at + chunk * plane.stride, plane.stride);
-            // The chunk's high bits: half of the bytes, or those that all of them start with.
-            let halves = match high_plane {
-                Some(plane) if plane.bits == 2 => chunk,
-                _ => 0,
+            // Its high bits start the bytes of half of the vectors, or of all.
+            let half = match high_plane {
+                Some(high) => (high.place(chunk * plane.span()).0 - high.at) / 32,
+                None => 0,
             };
-            let planes = (&low, high.0.as_ptr().add(halves * MAX_TURNED / 2));
+            let planes = (&low, high.0.as_ptr().add(half * MAX_TURNED / 2));
             let units = Units { first: chunk * Packing::<F, BITS, GROUP>::UNITS, out: &out };
             for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
                 // No loop of all, which would not be unrolled: where the bits of a vector come from is known.
@@ -170,11 +170,11 @@ pub(super) unsafe fn pack_planes<F: QuantBlock, I: Isa, const BITS: u32, const G
                 pack_vectors::<F, I, _, BITS, GROUP, 16>(blocks.isa, planes, at, &units);
                 pack_vectors::<F, I, _, BITS, GROUP, 20>(blocks.isa, planes, at, &units);
             }
-            if high_plane.is_some_and(
-                #[inline(always)]
-                |plane| plane.bits == 1,
-            ) {
-                high.shift(blocks.isa, plane.span() as u32 / 32);
+            if let Some(plane_of_high) = high_plane {
+                let chunk_bits = plane.span() as u32 / 32 * plane_of_high.bits;
+                if chunk_bits < 8 {
+                    high.shift(blocks.isa, half, chunk_bits);
+                }
             }
         }
     }
@@ -232,11 +232,47 @@ unsafe fn pack_vectors<
 mod tests {
     use super::*;
     use crate::{
-        format::{BlockCodes, Q2K, Q3K, Q4K, Q5K, Q6K},
-        kernel::pack::pack_unit,
+        format::{BlockCodes, Plane, Q2K, Q3K, Q4K, Q5K, Q6K},
+        kernel::{SuperTile, Tile, pack::pack_unit},
         simd::{IsaTask, Level},
     };
     use alloc::{vec, vec::Vec};
+
+    /// A format of `LOW` bits in chunks of `STRIDE` bytes and `HIGH` others.
+    #[derive(Debug, Clone, Copy)]
+    struct Planed<T, const LOW: u32, const STRIDE: usize, const HIGH: u32>(PhantomData<T>);
+
+    impl<T, const LOW: u32, const STRIDE: usize, const HIGH: u32> Default for Planed<T, LOW, STRIDE, HIGH> {
+        fn default() -> Self {
+            Planed(PhantomData)
+        }
+    }
+
+    impl<T: Tile, const LOW: u32, const STRIDE: usize, const HIGH: u32> QuantBlock for Planed<T, LOW, STRIDE, HIGH> {
+        const NAME: &'static str = "planed";
+        const BLOCK: usize = BLOCK;
+        type Block = [u8; 256];
+        type Tile = T;
+        const PLANES: Option<Planes> = Some(Planes {
+            low: Plane { at: 70, bits: LOW, stride: STRIDE },
+            high: if HIGH == 0 { None } else { Some(Plane { at: 3, bits: HIGH, stride: 32 }) },
+        });
+
+        fn dequantize(_: &Self::Block, _: &mut [f32]) {}
+
+        fn quantize(_: &[f32], _: Option<&[f32]>, _: &mut [Self::Block]) {}
+
+        fn codes(block: &Self::Block, out: &mut BlockCodes) {
+            let Some(Planes { low, high }) = Self::PLANES else { return };
+            for (i, code) in out.codes.iter_mut().enumerate() {
+                let bits = |plane: Plane| {
+                    let (byte, bit) = plane.place(i);
+                    block[byte] >> bit & plane.mask()
+                };
+                *code = bits(low) | high.map_or(0, |high| bits(high) << LOW);
+            }
+        }
+    }
 
     /// The codes of a block of 16 rows, from its planes or from integer views.
     struct Pack<'a, F: QuantBlock, const BITS: u32, const GROUP: usize>(&'a [&'a [F::Block]; PANEL_ROWS], bool);
@@ -278,7 +314,7 @@ mod tests {
         let expected = Level::Scalar.dispatch(Pack::<F, BITS, GROUP>(&rows, false));
         for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
             let packed = level.dispatch(Pack::<F, BITS, GROUP>(&rows, true));
-            assert!(packed == expected, "{} by {}", F::NAME, level.name());
+            assert!(packed == expected, "{} of {BITS} bits by {}", F::NAME, level.name());
         }
     }
 
@@ -289,5 +325,16 @@ mod tests {
         matches_codes::<Q4K, 4, 32>();
         matches_codes::<Q5K, 5, 32>();
         matches_codes::<Q6K, 6, 16>();
+    }
+
+    #[test]
+    fn so_are_all_that_a_format_may_have() {
+        type Bits<const BITS: u32, const GROUP: usize> = SuperTile<BITS, 0, GROUP, 8, 0, false>;
+        matches_codes::<Planed<Bits<2, 32>, 2, 32, 0>, 2, 32>();
+        matches_codes::<Planed<Bits<3, 32>, 2, 32, 1>, 3, 32>();
+        matches_codes::<Planed<Bits<4, 16>, 2, 32, 2>, 4, 16>();
+        matches_codes::<Planed<Bits<4, 32>, 4, 64, 0>, 4, 32>();
+        matches_codes::<Planed<Bits<5, 32>, 4, 64, 1>, 5, 32>();
+        matches_codes::<Planed<Bits<6, 32>, 4, 32, 2>, 6, 32>();
     }
 }
