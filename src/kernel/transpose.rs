@@ -40,7 +40,7 @@ impl CodesAt {
 
 /// A block of each of 16 rows.
 pub struct RowBlocks<'a, F: QuantBlock, I> {
-    pub isa: I,
+    isa: I,
     rows: &'a [&'a [F::Block]; PANEL_ROWS],
     block: usize,
     format: PhantomData<F>,
@@ -89,7 +89,7 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
     /// # Safety
     /// The block has them, and a register's rows end at 16.
     #[inline(always)]
-    pub unsafe fn piece(&self, first: usize, at: usize) -> [I::V; PIECE_STEPS] {
+    unsafe fn piece(&self, first: usize, at: usize) -> [I::V; PIECE_STEPS] {
         // SAFETY: the caller's promise.
         unsafe {
             self.isa.transpose_rows(
@@ -123,13 +123,31 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
     #[inline(always)]
     unsafe fn signed(&self, at: usize, steps: *mut u8, finish: impl Fn(I::V) -> I::V) {
         let sign = self.isa.splat(0x8080_8080u32 as i32);
-        for piece in 0..F::BLOCK / PIECE {
+        // SAFETY: the block has all its codes, and the steps are the caller's.
+        unsafe {
+            self.turn(
+                at,
+                F::BLOCK,
+                steps,
+                #[inline(always)]
+                |codes| finish(self.isa.xor(codes, sign)),
+            );
+        }
+    }
+
+    /// Writes `bytes` bytes of the blocks, whole pieces from byte `at` on, with lanes of rows: four of each row in a vector, of
+    /// which `finish` makes something else.
+    ///
+    /// # Safety
+    /// The block has them, and there is room for them at `out`.
+    #[inline(always)]
+    pub unsafe fn turn(&self, at: usize, bytes: usize, out: *mut u8, finish: impl Fn(I::V) -> I::V) {
+        for piece in 0..bytes / PIECE {
             for first in (0..PANEL_ROWS).step_by(I::LANES) {
-                // SAFETY: the block has all its codes, and the steps are the caller's.
+                // SAFETY: the caller's promise; a register's rows end at 16.
                 unsafe {
-                    for (i, codes) in self.piece(first, at + piece * PIECE).into_iter().enumerate() {
-                        let codes = finish(self.isa.xor(codes, sign));
-                        self.isa.store(place(steps, piece * PIECE_STEPS + i, first), codes);
+                    for (i, bytes) in self.piece(first, at + piece * PIECE).into_iter().enumerate() {
+                        self.isa.store(place(out, piece * PIECE_STEPS + i, first), finish(bytes));
                     }
                 }
             }
@@ -167,6 +185,12 @@ impl<'a, F: QuantBlock, I: Isa> RowBlocks<'a, F, I> {
             }
         }
     }
+}
+
+/// What `finish` is of codes that are to stay as they are.
+#[inline(always)]
+pub fn same<V>(codes: V) -> V {
+    codes
 }
 
 /// Where the codes of step `step` lie, of rows from `first` on.

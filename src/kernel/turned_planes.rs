@@ -6,12 +6,12 @@
 
 use super::{
     packed::{UNIT_CODES, Unit, unit_bytes, unit_runs},
-    transpose::{PIECE, PIECE_STEPS, RowBlocks, place},
+    transpose::{RowBlocks, same},
 };
 use crate::{
     QuantBlock,
     format::Planes,
-    simd::{Isa, PANEL_ROWS, VECTOR_BYTES},
+    simd::{Isa, VECTOR_BYTES},
 };
 use core::marker::PhantomData;
 
@@ -101,25 +101,6 @@ struct Turned([[u8; VECTOR_BYTES]; MAX_TURNED]);
 impl Turned {
     const ZERO: Turned = Turned([[0; VECTOR_BYTES]; MAX_TURNED]);
 
-    /// Fills the first vectors with `bytes` bytes of the blocks, from byte `at` on.
-    ///
-    /// # Safety
-    /// Blocks have them, and they are no more than 64.
-    #[inline(always)]
-    unsafe fn fill<F: QuantBlock, I: Isa>(&mut self, blocks: &RowBlocks<'_, F, I>, at: usize, bytes: usize) {
-        let out = self.0.as_mut_ptr().cast::<u8>();
-        for piece in 0..bytes / PIECE {
-            for first in (0..PANEL_ROWS).step_by(I::LANES) {
-                // SAFETY: the caller's promise; a register's rows end at 16.
-                unsafe {
-                    for (i, bytes) in blocks.piece(first, at + piece * PIECE).into_iter().enumerate() {
-                        blocks.isa.store(place(out, piece * PIECE_STEPS + i, first), bytes);
-                    }
-                }
-            }
-        }
-    }
-
     /// Shifts the bits of half of the vectors right.
     #[inline(always)]
     fn shift<I: Isa>(&mut self, isa: I, half: usize, bits: u32) {
@@ -141,6 +122,7 @@ impl Turned {
 /// Tiles of `F` have such units, and they are writable.
 #[inline(always)]
 pub(super) unsafe fn pack_planes<F: QuantBlock, I: Isa, const BITS: u32, const GROUP: usize>(
+    isa: I,
     blocks: &RowBlocks<'_, F, I>,
     out: impl Fn(usize) -> *mut u8,
 ) {
@@ -149,10 +131,10 @@ pub(super) unsafe fn pack_planes<F: QuantBlock, I: Isa, const BITS: u32, const G
     // SAFETY: planes lie inside a block, and units of chunks inside a tile.
     unsafe {
         if let Some(plane) = high_plane {
-            high.fill(blocks, plane.at, BLOCK / 8 * plane.bits as usize);
+            blocks.turn(plane.at, BLOCK / 8 * plane.bits as usize, high.0.as_mut_ptr().cast(), same);
         }
         for chunk in 0..BLOCK / plane.span() {
-            low.fill(blocks, plane.at + chunk * plane.stride, plane.stride);
+            blocks.turn(plane.at + chunk * plane.stride, plane.stride, low.0.as_mut_ptr().cast(), same);
             // Its high bits start the bytes of half of the vectors, or of all.
             let half = match high_plane {
                 Some(high) => (high.place(chunk * plane.span()).0 - high.at) / 32,
@@ -163,17 +145,17 @@ pub(super) unsafe fn pack_planes<F: QuantBlock, I: Isa, const BITS: u32, const G
             for at in (0..VECTOR_BYTES).step_by(I::LANES * 4) {
                 // No loop of all, which would not be unrolled: where the bits of a vector come from is known.
                 const { assert!(MAX_PACKED == 24) };
-                pack_vectors::<F, I, _, BITS, GROUP, 0>(blocks.isa, planes, at, &units);
-                pack_vectors::<F, I, _, BITS, GROUP, 4>(blocks.isa, planes, at, &units);
-                pack_vectors::<F, I, _, BITS, GROUP, 8>(blocks.isa, planes, at, &units);
-                pack_vectors::<F, I, _, BITS, GROUP, 12>(blocks.isa, planes, at, &units);
-                pack_vectors::<F, I, _, BITS, GROUP, 16>(blocks.isa, planes, at, &units);
-                pack_vectors::<F, I, _, BITS, GROUP, 20>(blocks.isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 0>(isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 4>(isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 8>(isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 12>(isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 16>(isa, planes, at, &units);
+                pack_vectors::<F, I, _, BITS, GROUP, 20>(isa, planes, at, &units);
             }
             if let Some(plane_of_high) = high_plane {
                 let chunk_bits = plane.span() as u32 / 32 * plane_of_high.bits;
                 if chunk_bits < 8 {
-                    high.shift(blocks.isa, half, chunk_bits);
+                    high.shift(isa, half, chunk_bits);
                 }
             }
         }
@@ -234,7 +216,7 @@ mod tests {
     use crate::{
         format::{BlockCodes, Plane, Q2K, Q3K, Q4K, Q5K, Q6K},
         kernel::{SuperTile, Tile, pack::pack_unit},
-        simd::{IsaTask, Level},
+        simd::{IsaTask, Level, PANEL_ROWS},
     };
     use alloc::{vec, vec::Vec};
 
@@ -292,7 +274,7 @@ mod tests {
             // SAFETY: all rows have a second block, and there is room for its units.
             unsafe {
                 if from_planes {
-                    pack_planes::<F, I, BITS, GROUP>(&RowBlocks::new(isa, rows, 1), out);
+                    pack_planes::<F, I, BITS, GROUP>(isa, &RowBlocks::new(isa, rows, 1), out);
                 } else {
                     for unit in 0..BLOCK / UNIT_CODES / unit_runs(BITS, GROUP) {
                         pack_unit::<I, BITS, GROUP>(isa, &views, None, unit, out(unit));
